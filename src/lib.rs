@@ -1,0 +1,3 @@
+//! A job server for long-running AI work.
+
+pub mod proto;
