@@ -1,3 +1,5 @@
 //! A job server for long-running AI work.
 
+pub mod job;
 pub mod proto;
+pub mod store;
