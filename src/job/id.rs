@@ -18,7 +18,9 @@ const CHANCE_BITS: u32 = 62 - LOW_COUNTER_BITS;
 ///
 /// A UUID of version 7 (RFC 9562, section 5.7) with a counter of 20 bits, method 1 of its section 6.2, so that ids of one
 /// store grow in the order of acceptance.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+///
+/// The default is the nil UUID, which no store gives.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct JobId(Uuid);
 
 impl JobId {

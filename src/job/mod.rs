@@ -32,13 +32,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A unit of long-running work: all that a transition may depend on.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// What is skipped when it is serialized has columns or a record of its own in every store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     /// The ticket.
+    #[serde(skip)]
     pub id: JobId,
     /// Whose it is.
+    #[serde(skip)]
     pub tenant: String,
     /// The kind of work.
+    #[serde(skip)]
     pub kind: String,
     /// How it is run.
     pub options: Options,
@@ -85,6 +90,7 @@ pub struct Job {
     /// When that was recorded.
     pub state_time: Timestamp,
     /// What its attempts have sent. Kept apart from the rest, since it changes far more often.
+    #[serde(skip)]
     pub emitted: Emitted,
 }
 

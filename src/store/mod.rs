@@ -4,6 +4,11 @@
 //! [`transition`](crate::job::transition) decide, and writes row, events, request id and output together or not at all. It
 //! knows jobs, not queues, leases' deadlines or watchers.
 
+mod record;
+mod sqlite;
+
+pub use sqlite::{Settings, SqliteStore};
+
 use crate::job::{Command, Event, Job, JobId, Keeper, LeaseToken, Live, Refusal, Sequence, Snapshot, Spec};
 use crate::job::{Timestamp, Transition};
 use std::sync::Arc;
@@ -170,6 +175,9 @@ pub enum Rejection {
         /// The limit.
         limit: u64,
     },
+    /// The job's row cannot be read.
+    #[error("{0}")]
+    Damaged(String),
 }
 
 /// Which parts of a job to read; the rest is always there.
