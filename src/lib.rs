@@ -1,5 +1,7 @@
 //! A job server for long-running AI work.
 
+pub mod clock;
+pub mod engine;
 pub mod job;
 pub mod proto;
 pub mod store;
