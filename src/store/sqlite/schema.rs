@@ -1,6 +1,7 @@
 //! The tables, and how a new store comes into being: whole or not at all.
 
 use crate::store::OpenError;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -101,6 +102,8 @@ impl Folder {
 fn connect(database: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(database, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.execute_batch(PRAGMAS)?;
+    // Keeps prepared statements as they are: otherwise each new value bound is a reason to plan anew.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
