@@ -1,3 +1,4 @@
 //! A job server for long-running AI work.
 
 pub mod proto;
+pub mod rpc;
