@@ -108,7 +108,7 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let server = Server::new(options).add(Probe);
+        let server = Server::new(options).service(Probe);
         let task = tokio::spawn(server.serve(listener, shutdown.clone().cancelled_owned()));
         Self { address, shutdown, task }
     }

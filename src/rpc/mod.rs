@@ -40,7 +40,7 @@ impl Server {
     }
 
     /// Adds a service, which is healthy from then on. What is added first is found first.
-    pub fn add<S: Grpc>(mut self, service: S) -> Self {
+    pub fn service<S: Grpc>(mut self, service: S) -> Self {
         self.health.add(S::NAME);
         self.with(service)
     }
