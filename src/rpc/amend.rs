@@ -1,7 +1,8 @@
-//! Amends errors on their way out: each has a `google.rpc.ErrorInfo`, and tonic's odd codes become the usual ones.
+//! Amends errors on their way out: each has a `google.rpc.ErrorInfo`, and tonic's odd codes become the usual
+//! ones.
 //!
-//! An error that has details already is left as it is, and so is every success: of its body only the trailers are
-//! looked at.
+//! An error that has details already is left as it is, and so is every success: of its body only the trailers
+//! are looked at.
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};

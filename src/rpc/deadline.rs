@@ -1,7 +1,7 @@
 //! Keeps the deadline that a client sets with `grpc-timeout`: for the answer, and for a stream to its end.
 //!
-//! tonic would answer CANCELLED, and only where the answer has not begun. A call without the header costs no timer. A
-//! call that is dropped here may still take effect: what is being committed is finished elsewhere.
+//! tonic would answer CANCELLED, and only where the answer has not begun. A call without the header costs no
+//! timer. A call that is dropped here may still take effect: what is being committed is finished elsewhere.
 
 use super::trailers;
 use bytes::Bytes;

@@ -1,8 +1,8 @@
 //! Lets in only what may be a gRPC call that was meant for this server.
 //!
-//! Without these checks any web page could start jobs on a visitor's own machine: by a form or a `fetch` that needs no
-//! preflight, or by a name of its own that it lets point to 127.0.0.1. Requests that are not gRPC end here; HTTP will
-//! branch off at the same place.
+//! Without these checks any web page could start jobs on a visitor's own machine: by a form or a `fetch` that
+//! needs no preflight, or by a name of its own that it lets point to 127.0.0.1. Requests that are not gRPC
+//! end here; HTTP will branch off at the same place.
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue};
@@ -64,7 +64,7 @@ impl<S> Guard<S> {
             None => host(request).is_some_and(|authority| self.hosts.allow(authority.host())),
         };
         if !allowed {
-            let text = "this server does not answer to that name; the setting allowed_hosts lists the names it has\n";
+            let text = "this server has no such name; the setting allowed_hosts can give it one\n";
             return Some(plain(StatusCode::FORBIDDEN, text));
         }
         let grpc = is_grpc(request.headers().get(CONTENT_TYPE));

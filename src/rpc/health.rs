@@ -34,7 +34,8 @@ impl Health {
         self.set(ServingStatus::NotServing).await;
     }
 
-    // A health watch never ends by itself and would hold up the drain: without its sender it does, after NOT_SERVING.
+    // A health watch never ends by itself and would hold up the drain: without its sender it does, after
+    // NOT_SERVING.
     pub(super) async fn end(&self) {
         self.not_serving().await;
         let mut reporter = self.reporter.clone();

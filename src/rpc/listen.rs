@@ -1,7 +1,7 @@
 //! Accepts connections and serves HTTP/2 and HTTP/1.1 on each.
 //!
-//! Not tonic's own server: that one has no cap, waits forever for a first byte, and turns hyper's limits off. Nothing
-//! that a connection does ends the loop or harms another connection.
+//! Not tonic's own server: that one has no cap, waits forever for a first byte, and turns hyper's limits off.
+//! Nothing that a connection does ends the loop or harms another connection.
 
 use super::preface::Preface;
 use bytes::Bytes;
@@ -28,7 +28,8 @@ const STREAMS_MAX: u32 = 1_000;
 /// All headers of a request together. Tokens and traces are a few KiB.
 const HEADERS_BYTES_MAX: u32 = 16 * 1024;
 
-/// Streams that a client opened and reset before they were accepted; past it the connection ends ("rapid reset").
+/// Streams that a client opened and reset before they were accepted; past it the connection ends ("rapid
+/// reset").
 const PENDING_RESETS_MAX: usize = 20;
 
 /// Streams that were reset because of a client's own protocol errors; past it the connection ends.
@@ -50,7 +51,8 @@ pub struct Options {
     pub allowed_hosts: Vec<String>,
     /// Connections at once, 20,000: each costs a file descriptor and some 20 KiB. One more is closed at once.
     pub connections_max: usize,
-    /// The time a connection has for its first bytes, 10 s: enough for a slow link, too little to hoard connections.
+    /// The time a connection has for its first bytes, 10 s: enough for a slow link, too little to hoard
+    /// connections.
     pub first_byte_timeout: Duration,
     /// How often a silent HTTP/2 connection is pinged, 20 s: below the usual idle limit of a NAT or balancer.
     pub keepalive_interval: Duration,
@@ -177,7 +179,8 @@ impl Accepting {
         }
     }
 
-    // A connection over the cap is closed, not left in the backlog, where its client would wait without an answer.
+    // A connection over the cap is closed, not left in the backlog, where its client would wait without an
+    // answer.
     fn refuses(&mut self, connections: usize, limit: usize) -> bool {
         let full = connections >= limit;
         if full && !std::mem::replace(&mut self.full, full) {

@@ -1,8 +1,8 @@
 //! The network edge: everything between a TCP socket and a gRPC service.
 //!
-//! From outside in: `listen` (accept loop, connection limits, drain) → `preface` (time to the first bytes) → `guard`
-//! (Host, method, content-type) → `amend` (every error has its ErrorInfo) → `panic` → `deadline` → `router` (by the
-//! service's name). It knows no job; what a service does is its own affair.
+//! From outside in: `listen` (accept loop, connection limits, drain) → `preface` (time to the first bytes) →
+//! `guard` (Host, method, content-type) → `amend` (every error has its ErrorInfo) → `panic` → `deadline` →
+//! `router` (by the service's name). It knows no job; what a service does is its own affair.
 
 mod amend;
 mod deadline;
@@ -45,7 +45,8 @@ impl Server {
         self.with(service)
     }
 
-    /// Returns the handle by which the owner of the shutdown tells clients early that they should go elsewhere.
+    /// Returns the handle by which the owner of the shutdown tells clients early that they should go
+    /// elsewhere.
     pub fn health(&self) -> Health {
         self.health.clone()
     }
@@ -76,8 +77,8 @@ impl Server {
         self
     }
 
-    // grpcurl before 1.9 asks for v1alpha only. Without the descriptors of tonic-types no client could decode the
-    // details of an error.
+    // grpcurl before 1.9 asks for v1alpha only. Without the descriptors of tonic-types no client could decode
+    // the details of an error.
     fn reflected(self) -> Self {
         let builder = || {
             tonic_reflection::server::Builder::configure()

@@ -1,7 +1,7 @@
 //! Turns a panic into INTERNAL: of a handler, and of a stream while it is sent.
 //!
-//! A stream that breaks must never look like one that has ended. A producer in a task of its own is not seen from
-//! here.
+//! A stream that breaks must never look like one that has ended. A producer in a task of its own is not seen
+//! from here.
 
 use super::trailers;
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! A connection that must send its first bytes in time.
 //!
-//! Neither hyper nor tonic ends a connection that never says what it speaks. Later silence is the business of pings
-//! (HTTP/2) and of the header timeout (HTTP/1.1).
+//! Neither hyper nor tonic ends a connection that never says what it speaks. Later silence is the business of
+//! pings (HTTP/2) and of the header timeout (HTTP/1.1).
 
 use pin_project_lite::pin_project;
 use std::io::{self, IoSlice};

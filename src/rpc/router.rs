@@ -1,7 +1,7 @@
 //! Finds the service that a path names.
 //!
-//! Instead of tonic's `Routes`: that one matches patterns and boxes service, request body and response once more for
-//! each call, where a gRPC path needs one comparison.
+//! Instead of tonic's `Routes`: that one matches patterns and boxes service, request body and response once
+//! more for each call, where a gRPC path needs one comparison.
 
 use http::{Request, Response};
 use hyper::body::Incoming;
