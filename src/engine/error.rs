@@ -1,0 +1,78 @@
+//! What can go wrong with a call on the engine.
+
+use crate::job::{Refusal, Sequence};
+use crate::store::{self, Rejection};
+
+/// Why a call had no effect, or may have had none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// There is no such job, or no more.
+    #[error("there is no such job")]
+    NotFound,
+    /// The job's state does not allow it.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// The request id was used for a different request.
+    #[error("the request id was used for a different request")]
+    RequestIdReused,
+    /// Too many jobs are waiting.
+    #[error("{limit} jobs are waiting already")]
+    QueueFull {
+        /// The limit.
+        limit: u64,
+    },
+    /// The cursor lies ahead of the job.
+    #[error("the cursor {after} lies ahead of the job, which is at {sequence}")]
+    AheadOfJob {
+        /// The cursor.
+        after: Sequence,
+        /// The job's last event.
+        sequence: Sequence,
+    },
+    /// Nothing has happened; it may succeed later.
+    #[error("not available: {0}")]
+    Unavailable(String),
+    /// It may have happened or not; it can be repeated.
+    #[error("the outcome is not known: {0}")]
+    Unknown(String),
+    /// What is stored cannot be read.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+impl Error {
+    /// Whether the same call may succeed a little later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::Unknown(_) => true,
+            Self::NotFound
+            | Self::Refused(_)
+            | Self::RequestIdReused
+            | Self::QueueFull { .. }
+            | Self::AheadOfJob { .. }
+            | Self::Damaged(_) => false,
+        }
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Unavailable(why) => Self::Unavailable(why),
+            store::Error::Unknown(why) => Self::Unknown(why),
+            store::Error::Damaged { .. } => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+impl From<Rejection> for Error {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::NotFound => Self::NotFound,
+            Rejection::Refused(refusal) => Self::Refused(refusal),
+            Rejection::RequestIdReused { .. } => Self::RequestIdReused,
+            Rejection::QueueFull { limit } => Self::QueueFull { limit },
+            Rejection::Damaged(what) => Self::Damaged(what),
+        }
+    }
+}

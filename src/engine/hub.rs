@@ -1,0 +1,297 @@
+//! Doorbells: for each job that somebody watches, the newest state and a short tail of its events.
+//!
+//! It holds no queue for any watcher and waits for none. A doorbell that is lost costs a moment: once a second what is
+//! watched is compared with the store.
+
+use crate::job::{Body, Event, Job, JobId, Live, Metrics, Progress, Sequence, State, Timestamp};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use tokio::sync::watch;
+
+/// How many events of a watched job are at hand for readers that keep up.
+const TAIL_EVENTS_MAX: usize = 64;
+/// How many bytes of output they may have.
+const TAIL_BYTES_MAX: usize = 256 << 10;
+/// How many bytes all tails may have together; past it new events are read from the store.
+const TAILS_BYTES_MAX: usize = 64 << 20;
+
+/// An event as every watcher of its job gets it, with a place for its encoded form.
+#[derive(Debug)]
+pub struct Shared {
+    /// The job it happened to.
+    pub job: JobId,
+    /// The cursor that it carries.
+    pub sequence: Sequence,
+    /// The attempt it belongs to.
+    pub attempt: u32,
+    /// When the server recorded it.
+    pub time: Timestamp,
+    /// What happened.
+    pub body: SharedBody,
+    encoded: OnceLock<Bytes>,
+}
+
+/// What a watcher is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SharedBody {
+    /// Something kept.
+    Kept(Body),
+    /// The attempt came further.
+    Progress(Progress),
+    /// The attempt measured something.
+    Metrics(Metrics),
+}
+
+impl Shared {
+    /// A kept event of a job.
+    pub fn kept(job: JobId, event: Event) -> Self {
+        let Event { sequence, attempt, time, body } = event;
+        Self { job, sequence, attempt, time, body: SharedBody::Kept(body), encoded: OnceLock::new() }
+    }
+
+    /// The same with another cursor.
+    pub fn at(&self, sequence: Sequence) -> Self {
+        let Self { job, attempt, time, .. } = *self;
+        Self { job, sequence, attempt, time, body: self.body.clone(), encoded: OnceLock::new() }
+    }
+
+    /// Its encoded form, which the first that asks makes for all.
+    pub fn encoded(&self, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
+        self.encoded.get_or_init(|| encode(self)).clone()
+    }
+
+    /// Whether it is a part of the job's output.
+    pub fn is_output(&self) -> bool {
+        match &self.body {
+            SharedBody::Kept(Body::OutputAppended { .. } | Body::OutputReset { .. }) => true,
+            SharedBody::Kept(Body::StateChanged(_) | Body::StageEntered { .. } | Body::Logged(_))
+            | SharedBody::Progress(_)
+            | SharedBody::Metrics(_) => false,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.body {
+            SharedBody::Kept(Body::OutputAppended { data, .. }) => data.len(),
+            SharedBody::Kept(Body::Logged(line)) => line.message.len(),
+            SharedBody::Kept(Body::StateChanged(change)) => change.result.as_ref().map_or(0, Bytes::len),
+            SharedBody::Kept(Body::StageEntered { .. } | Body::OutputReset { .. })
+            | SharedBody::Progress(_)
+            | SharedBody::Metrics(_) => 0,
+        }
+    }
+}
+
+/// What a doorbell says: the newest of a job.
+#[derive(Clone, Debug, Default)]
+pub struct Latest {
+    /// The job's last kept event.
+    pub sequence: Sequence,
+    /// It is the last for good.
+    pub is_final: bool,
+    /// The job was forgotten.
+    pub is_forgotten: bool,
+    /// The server is about to stop.
+    pub is_closing: bool,
+    /// The newest progress, and how many there were before.
+    pub progress: (u64, Option<Arc<Shared>>),
+    /// The newest measurements, and how many there were before.
+    pub metrics: (u64, Option<Arc<Shared>>),
+}
+
+/// The jobs that are watched.
+#[derive(Debug, Default)]
+pub struct Hub {
+    jobs: Mutex<HashMap<JobId, Arc<Watched>>>,
+    /// As many as in `jobs`, so that nobody who watches nothing pays for the lock.
+    count: AtomicUsize,
+    closing: AtomicBool,
+    tail_bytes: Arc<AtomicUsize>,
+}
+
+/// A job that is watched.
+#[derive(Debug)]
+struct Watched {
+    bell: watch::Sender<Latest>,
+    tail: Mutex<Tail>,
+    all_tail_bytes: Arc<AtomicUsize>,
+}
+
+/// The newest events of a job, without a gap.
+#[derive(Debug, Default)]
+struct Tail {
+    events: VecDeque<Arc<Shared>>,
+    bytes: usize,
+}
+
+/// A watcher's place at a job's doorbell.
+#[derive(Debug)]
+pub struct Seat {
+    hub: Arc<Hub>,
+    job: JobId,
+    watched: Arc<Watched>,
+    /// Changes with each ring.
+    pub bell: watch::Receiver<Latest>,
+}
+
+impl Hub {
+    /// Takes a place. Whatever is published from now on rings.
+    pub fn join(self: &Arc<Self>, job: JobId) -> Seat {
+        let mut jobs = self.jobs.lock();
+        let watched = jobs.entry(job).or_insert_with(|| {
+            Arc::new(Watched {
+                bell: watch::Sender::new(Latest {
+                    is_closing: self.closing.load(Ordering::SeqCst),
+                    ..Default::default()
+                }),
+                tail: Mutex::default(),
+                all_tail_bytes: Arc::clone(&self.tail_bytes),
+            })
+        });
+        let watched = Arc::clone(watched);
+        // Under the lock, so that the last one to leave sees this one.
+        let bell = watched.bell.subscribe();
+        self.count.store(jobs.len(), Ordering::SeqCst);
+        Seat { hub: Arc::clone(self), job, watched, bell }
+    }
+
+    /// Shows events that are durable, and the state that they led to.
+    pub fn publish(&self, job: &Job, events: &[Event]) {
+        let Some(watched) = self.watched(job.id) else { return };
+        let shared = events.iter().map(|event| Arc::new(Shared::kept(job.id, event.clone())));
+        watched.extend_tail(shared.collect());
+        watched.ring(job.sequence(), job.state);
+    }
+
+    /// Shows what is latest-wins.
+    pub fn publish_live(&self, job: JobId, attempt: u32, live: &Live, change: Change, now: Timestamp) {
+        let Some(watched) = self.watched(job) else { return };
+        watched.bell.send_modify(|latest| {
+            let shared = |body| {
+                let sequence = latest.sequence;
+                Some(Arc::new(Shared { job, sequence, attempt, time: now, body, encoded: OnceLock::new() }))
+            };
+            if change.progress {
+                latest.progress =
+                    (latest.progress.0 + 1, shared(SharedBody::Progress(live.progress.clone())));
+            }
+            if change.metrics {
+                latest.metrics = (latest.metrics.0 + 1, shared(SharedBody::Metrics(live.metrics.clone())));
+            }
+        });
+    }
+
+    /// Sends every watcher away, those that are about to come as well.
+    pub fn close(&self) {
+        let mut jobs = self.jobs.lock();
+        self.closing.store(true, Ordering::SeqCst);
+        for watched in jobs.values_mut() {
+            watched.bell.send_modify(|latest| latest.is_closing = true);
+        }
+    }
+
+    /// The jobs that are watched.
+    pub fn jobs(&self) -> Vec<JobId> {
+        self.jobs.lock().keys().copied().collect()
+    }
+
+    /// Tells what the store knows of a watched job, in case a doorbell was lost.
+    pub fn compare(&self, id: JobId, job: Option<&Job>) {
+        let Some(watched) = self.watched(id) else { return };
+        match job {
+            Some(job) => watched.ring(job.sequence(), job.state),
+            None => watched.bell.send_modify(|latest| latest.is_forgotten = true),
+        }
+    }
+
+    fn watched(&self, job: JobId) -> Option<Arc<Watched>> {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        self.jobs.lock().get(&job).cloned()
+    }
+}
+
+/// Which of the latest-wins parts has changed.
+#[derive(Clone, Copy, Debug)]
+pub struct Change {
+    /// The progress.
+    pub progress: bool,
+    /// The measurements.
+    pub metrics: bool,
+}
+
+impl Watched {
+    fn ring(&self, sequence: Sequence, state: State) {
+        self.bell.send_if_modified(|latest| {
+            let news = sequence > latest.sequence || state.is_final() && !latest.is_final;
+            if news && sequence >= latest.sequence {
+                latest.sequence = sequence;
+                latest.is_final = state.is_final();
+            }
+            news
+        });
+    }
+
+    fn extend_tail(&self, events: Vec<Arc<Shared>>) {
+        let mut tail = self.tail.lock();
+        let before = tail.bytes;
+        for event in events {
+            let follows = tail.events.back().is_none_or(|last| last.sequence + 1 == event.sequence);
+            if !follows || self.all_tail_bytes.load(Ordering::Relaxed) > TAILS_BYTES_MAX {
+                tail.events.clear();
+                tail.bytes = 0;
+            }
+            tail.bytes += event.bytes();
+            tail.events.push_back(event);
+            while tail.events.len() > TAIL_EVENTS_MAX || tail.bytes > TAIL_BYTES_MAX && tail.events.len() > 1
+            {
+                let first = tail.events.pop_front();
+                tail.bytes -= first.map_or(0, |first| first.bytes());
+            }
+        }
+        let after = tail.bytes;
+        self.all_tail_bytes.fetch_add(after, Ordering::Relaxed);
+        self.all_tail_bytes.fetch_sub(before, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.all_tail_bytes.fetch_sub(self.tail.get_mut().bytes, Ordering::Relaxed);
+    }
+}
+
+impl Seat {
+    /// Puts the events after a cursor into `events`, where the tail reaches back as far; whether it does.
+    pub fn read_tail(&self, after: Sequence, events: &mut VecDeque<Arc<Shared>>) -> bool {
+        let tail = self.watched.tail.lock();
+        match tail.events.front() {
+            Some(first) if first.sequence <= after + 1 => {
+                let skipped = (after + 1 - first.sequence) as usize;
+                events.extend(tail.events.iter().skip(skipped).cloned());
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Tells the state that was read after the place was taken, for those who come first.
+    pub fn tell(&self, job: &Job) {
+        self.watched.ring(job.sequence(), job.state);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut jobs = self.hub.jobs.lock();
+        // This one and no other: the receiver of `self` is still there.
+        if self.watched.bell.receiver_count() <= 1 {
+            jobs.remove(&self.job);
+            self.hub.count.store(jobs.len(), Ordering::SeqCst);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What follows from a commit, once it is durable: doorbells ring, idle workers wake, leases take note.
+
+use super::Shared;
+use super::commit::Publish;
+use crate::job::{Event, Job, Place};
+use crate::store::{Claimed, Outcome, Submitted};
+use std::sync::Arc;
+
+/// Publishes for an engine.
+pub struct Publisher(pub Arc<Shared>);
+
+impl Publish for Publisher {
+    fn publish(&self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Submit(Ok(submitted)) => {
+                for submitted in submitted {
+                    if let Submitted::Created(job) = submitted {
+                        self.lies(job);
+                    }
+                }
+            }
+            Outcome::Claim(claimed) => {
+                for claimed in claimed {
+                    self.claimed(claimed);
+                }
+            }
+            Outcome::Apply(Ok(step)) => self.moved(&step.job, &step.events),
+            Outcome::Sweep(swept) => {
+                for step in &swept.transitions {
+                    self.moved(&step.job, &step.events);
+                }
+                if let Some(due) = swept.next_due {
+                    self.0.sweeper.due(due);
+                }
+            }
+            Outcome::Submit(Err(_)) | Outcome::Apply(Err(_)) | Outcome::KeepLive => {}
+        }
+    }
+
+    fn unknown(&self) {
+        self.0.adopt.notify_one();
+    }
+}
+
+impl Publisher {
+    fn claimed(&self, claimed: &Claimed) {
+        let shared = &self.0;
+        let job = &claimed.snapshot.job;
+        let now = shared.clock.now();
+        let in_process = job.lease.as_ref().is_some_and(|lease| lease.in_process);
+        let deadline = (!in_process).then(|| now.after(shared.settings.accept_timeout));
+        shared.leases.insert(job, Default::default(), deadline, now);
+        self.moved(job, &claimed.events);
+    }
+
+    fn moved(&self, job: &Job, events: &[Event]) {
+        let shared = &self.0;
+        shared.leases.follow(job, shared.clock.now());
+        if !events.is_empty() {
+            shared.hub.publish(job, events);
+        }
+        self.lies(job);
+    }
+
+    /// Somebody may want to know where a job lies now.
+    fn lies(&self, job: &Job) {
+        match job.place() {
+            Place::Ready => self.0.dispatch.hint(&job.kind),
+            // Its key may have a place for it, or the place that it has left may be for another.
+            Place::Blocked => self.0.sweeper.poke(),
+            Place::Waiting | Place::Done if job.options.concurrency.is_some() => self.0.sweeper.poke(),
+            Place::Waiting | Place::Done | Place::Held => {}
+        }
+        if let Some(due) = job.next_due() {
+            self.0.sweeper.due(due);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The engine's own work, in the background: what is due, what a keeper owes its leases, and what makes a lost hint harmless.
+
+use super::commit::received;
+use super::{Engine, Shared};
+use crate::job::{Command, JobId, Keeper, LeaseEnd, Live, Timestamp};
+use crate::store::{Operation, Outcome, Parts, Store};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior};
+
+/// How many jobs one sweep moves, so that it does not hold up a batch for long.
+const SWEEP_LIMIT: usize = 500;
+/// How often leases are looked at, and so how late one may end.
+const KEEPER_INTERVAL: Duration = Duration::from_millis(250);
+/// A look that comes so much too late means that this process was stopped, and heard nobody meanwhile.
+const STOPPED: Duration = Duration::from_secs(2);
+/// How often what is latest-wins is kept, and watched jobs are compared with the store.
+const SECOND: Duration = Duration::from_secs(1);
+/// How many attempts' latest-wins parts are kept at each of these times.
+const KEPT_MAX: usize = 1_000;
+/// How many jobs are asked for at once.
+const PAGE: usize = 500;
+/// How long to wait before something that failed is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(200);
+
+/// Knows when something is due.
+#[derive(Debug, Default)]
+pub struct Sweeper {
+    next_due: Mutex<Option<Timestamp>>,
+    sooner: Notify,
+}
+
+impl Sweeper {
+    /// Something is due then. Too early does no harm.
+    pub fn due(&self, time: Timestamp) {
+        let mut next_due = self.next_due.lock();
+        if next_due.is_none_or(|next| time < next) {
+            *next_due = Some(time);
+            self.sooner.notify_one();
+        }
+    }
+
+    /// Something may be due now.
+    pub fn poke(&self) {
+        self.due(Timestamp::default());
+    }
+
+    async fn wait(&self, shared: &Shared) {
+        loop {
+            let sooner = self.sooner.notified();
+            let next_due = *self.next_due.lock();
+            match next_due {
+                Some(due) if due <= shared.clock.now() => {
+                    // What becomes due from now on is told again.
+                    *self.next_due.lock() = None;
+                    return;
+                }
+                Some(due) => tokio::select! {
+                    () = shared.clock.sleep_until(due) => {}
+                    () = sooner => {}
+                },
+                None => sooner.await,
+            }
+        }
+    }
+}
+
+/// Does what is due, for as long as the engine lives.
+pub async fn sweep(shared: Arc<Shared>) {
+    shared.sweeper.poke();
+    loop {
+        shared.sweeper.wait(&shared).await;
+        // An attempt that is about to time out ends with the last that it reported.
+        keep_live(&shared);
+        let operation = Operation::Sweep { limit: SWEEP_LIMIT, chance: shared.chance() };
+        if let Err(error) = received(shared.committer().queue(operation)).await {
+            tracing::warn!(%error, "a sweep is tried again");
+            tokio::time::sleep(TRY_AGAIN).await;
+            shared.sweeper.poke();
+        }
+    }
+}
+
+fn keep_live(shared: &Shared) {
+    let changed = shared.leases.take_changed(KEPT_MAX);
+    if !changed.is_empty() {
+        // Nobody waits for it: what is lost is kept again with the next report.
+        drop(shared.committer().queue(Operation::KeepLive(changed)));
+    }
+}
+
+/// Ends the leases whose time is over.
+pub async fn keep_leases(shared: Arc<Shared>) {
+    let mut tick = tokio::time::interval(KEEPER_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = shared.clock.now();
+    loop {
+        tick.tick().await;
+        let now = shared.clock.now();
+        let late = now.since(last).saturating_sub(KEEPER_INTERVAL);
+        last = now;
+        if late > STOPPED {
+            tracing::warn!(?late, "this process was stopped; every lease gets as much more time");
+            shared.leases.postpone(late);
+        }
+        for overdue in shared.leases.overdue(now) {
+            let token = overdue.token;
+            let command = end_lease(&shared, token.epoch, overdue.cause, overdue.live);
+            match received(shared.committer().queue(Operation::Apply(token.job, Box::new(command)))).await {
+                Ok(Outcome::Apply(Ok(_))) => {
+                    tracing::info!(job = %token.job, cause = ?overdue.cause, "a lease ended")
+                }
+                Ok(other) => tracing::debug!(job = %token.job, ?other, "a lease was over already"),
+                Err(error) => tracing::warn!(%error, job = %token.job, "a lease is ended again later"),
+            }
+        }
+    }
+}
+
+/// Once a second: keeps what is latest-wins, and compares what is watched with the store.
+pub async fn each_second(shared: Arc<Shared>) {
+    let mut tick = tokio::time::interval_at(Instant::now() + SECOND, SECOND);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        keep_live(&shared);
+        let watched = shared.hub.jobs();
+        for page in watched.chunks(PAGE) {
+            let (store, ids) = (Arc::clone(&shared.store), page.to_vec());
+            let read = move || store.get(&ids, Parts::BASIC).map(|found| (ids, found));
+            match tokio::task::spawn_blocking(read).await {
+                Ok(Ok((ids, found))) => {
+                    for (id, snapshot) in ids.into_iter().zip(found) {
+                        shared.hub.compare(id, snapshot.as_ref().map(|snapshot| &snapshot.job));
+                    }
+                }
+                Ok(Err(error)) => tracing::warn!(%error, "watched jobs cannot be read"),
+                Err(error) => tracing::error!(%error, "watched jobs cannot be read"),
+            }
+        }
+    }
+}
+
+/// Takes over the leases that the store has and this process does not know: after a start, and after a commit of unknown
+/// outcome.
+pub async fn adopt_again(engine: Engine) {
+    loop {
+        engine.shared().adopt.notified().await;
+        while let Err(error) = adopt(engine.shared()).await {
+            tracing::warn!(%error, "leases are adopted again later");
+            tokio::time::sleep(TRY_AGAIN).await;
+        }
+    }
+}
+
+/// Gives those held elsewhere a fresh term, and ends those whose process is gone.
+pub async fn adopt(shared: &Arc<Shared>) -> Result<(), super::Error> {
+    let mut after: Option<JobId> = None;
+    loop {
+        let store: Arc<dyn Store> = Arc::clone(&shared.store);
+        let page = tokio::task::spawn_blocking(move || store.held(after, PAGE))
+            .await
+            .map_err(|error| super::Error::Unavailable(error.to_string()))??;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.id);
+        let now = shared.clock.now();
+        let mut ended = Vec::new();
+        for job in page {
+            let (Some(token), Some(lease)) = (job.lease_token(), &job.lease) else { continue };
+            if shared.leases.has(&token) {
+                continue;
+            }
+            if lease.in_process {
+                let command = end_lease(shared, token.epoch, LeaseEnd::Restarted, Live::default());
+                ended.push(shared.committer().queue(Operation::Apply(job.id, Box::new(command))));
+            } else {
+                let term = if lease.accepted {
+                    shared.settings.lease_duration
+                } else {
+                    shared.settings.accept_timeout
+                };
+                shared.leases.insert(&job, Live::default(), Some(now.after(term)), now);
+            }
+        }
+        for answer in ended {
+            received(answer).await?;
+        }
+    }
+}
+
+fn end_lease(shared: &Shared, epoch: u32, cause: LeaseEnd, live: Live) -> Command {
+    let keeper: Keeper = shared.store.keeper();
+    Command::EndLease { epoch, keeper, cause, live, jitter: shared.jitter() }
+}

@@ -1,0 +1,250 @@
+//! A reader's way through one job: snapshot, history, what happens, the end.
+//!
+//! It is pulled by whoever reads it, and holds a cursor and at most one page of events. So a slow reader costs itself only,
+//! and readers that come late, come back or keep up use the same code.
+
+use super::error::Error;
+use super::hub::{Latest, Seat, Shared};
+use super::{Engine, Parts};
+use crate::job::{JobId, Sequence, Snapshot, Timestamp};
+use crate::store::EventLimit;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+/// After how much silence a watcher is told that the stream is alive.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// How much of a job's history a watcher holds at a time.
+const PAGE: EventLimit = EventLimit { events: 64, bytes: 128 << 10 };
+
+/// How a job is to be watched.
+#[derive(Clone, Copy, Debug)]
+pub struct WatchOptions {
+    /// Begin after this event, 0 for the whole history; absent: with what happens from now on.
+    pub after: Option<Sequence>,
+    /// The shortest time between two latest-wins events.
+    pub minimum_interval: Duration,
+    /// Leave out the job's output.
+    pub omit_output: bool,
+    /// How much the snapshot shows.
+    pub parts: Parts,
+}
+
+/// What a watcher is told next.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// The whole job; always the first.
+    Snapshot {
+        /// The job.
+        snapshot: Box<Snapshot>,
+        /// The cursor.
+        cursor: Sequence,
+    },
+    /// Something happened.
+    Shared(Arc<Shared>),
+    /// Nothing has happened for a while.
+    Keepalive {
+        /// The job.
+        job: JobId,
+        /// The cursor.
+        cursor: Sequence,
+        /// Its last attempt.
+        attempt: u32,
+        /// Now.
+        time: Timestamp,
+    },
+}
+
+/// A job that is being watched.
+#[derive(Debug)]
+pub struct Watch {
+    engine: Engine,
+    seat: Seat,
+    job: JobId,
+    cursor: Sequence,
+    omit_output: bool,
+    minimum_interval: Duration,
+    snapshot: Option<Box<Snapshot>>,
+    page: VecDeque<Arc<Shared>>,
+    attempt: u32,
+    /// How many progress reports and measurements were there when the last was sent.
+    seen: (u64, u64),
+    /// The last latest-wins event was progress, so that measurements have their turn.
+    progress_was_last: bool,
+    next_live: Instant,
+    last_sent: Instant,
+    alarm: Pin<Box<Sleep>>,
+}
+
+/// What a watcher does next.
+enum Next {
+    Send(Message),
+    End,
+    Fail(Error),
+    ReadHistory,
+    /// Wait for the bell, or until then.
+    Wait(Instant),
+}
+
+impl Watch {
+    /// Takes a place at the job's doorbell, then reads the job: whatever happens in between rings.
+    pub(super) async fn open(engine: &Engine, job: JobId, options: WatchOptions) -> Result<Self, Error> {
+        let mut seat = engine.hub().join(job);
+        let snapshot = engine.get(job, options.parts).await?;
+        let sequence = snapshot.job.sequence();
+        if let Some(after) = options.after.filter(|after| *after > sequence) {
+            return Err(Error::AheadOfJob { after, sequence });
+        }
+        seat.tell(&snapshot.job);
+        let now = Instant::now();
+        let (progress, metrics) = {
+            let latest = seat.bell.borrow_and_update();
+            (latest.progress.0, latest.metrics.0)
+        };
+        Ok(Self {
+            engine: engine.clone(),
+            seat,
+            job,
+            cursor: options.after.unwrap_or(sequence),
+            omit_output: options.omit_output,
+            minimum_interval: options.minimum_interval,
+            attempt: snapshot.job.attempt,
+            snapshot: Some(Box::new(snapshot)),
+            page: VecDeque::new(),
+            seen: (progress, metrics),
+            progress_was_last: false,
+            next_live: now,
+            last_sent: now,
+            alarm: Box::pin(tokio::time::sleep_until(now + KEEPALIVE)),
+        })
+    }
+
+    /// Waits for what is to be told next; nothing once the job is final and all of it was told.
+    ///
+    /// Cancel safe: nothing is lost where the wait is given up.
+    pub async fn next(&mut self) -> Option<Result<Message, Error>> {
+        loop {
+            match self.decide() {
+                Next::Send(message) => {
+                    self.last_sent = Instant::now();
+                    return Some(Ok(message));
+                }
+                Next::End => return None,
+                Next::Fail(error) => return Some(Err(error)),
+                Next::ReadHistory => {
+                    if let Err(error) = self.read_history().await {
+                        return Some(Err(error));
+                    }
+                }
+                Next::Wait(until) => self.wait(until).await,
+            }
+        }
+    }
+
+    fn decide(&mut self) -> Next {
+        if let Some(snapshot) = self.snapshot.take() {
+            return Next::Send(Message::Snapshot { snapshot, cursor: self.cursor });
+        }
+        while let Some(event) = self.page.pop_front() {
+            self.cursor = event.sequence;
+            self.attempt = event.attempt;
+            if !(self.omit_output && event.is_output()) {
+                return Next::Send(Message::Shared(event));
+            }
+        }
+        let latest = self.seat.bell.borrow_and_update();
+        if latest.is_closing {
+            return Next::Fail(Error::Unavailable("the server is stopping".into()));
+        }
+        if latest.is_forgotten {
+            return Next::Fail(Error::NotFound);
+        }
+        if latest.sequence > self.cursor {
+            drop(latest);
+            return match self.seat.read_tail(self.cursor, &mut self.page) {
+                true => self.decide(),
+                false => Next::ReadHistory,
+            };
+        }
+        if latest.is_final {
+            return Next::End;
+        }
+        let live = newest_live(&latest, self.seen, self.progress_was_last);
+        drop(latest);
+        let now = Instant::now();
+        let quiet = self.last_sent + KEEPALIVE;
+        match live {
+            Some(live) if self.next_live <= now => {
+                self.next_live = now + self.minimum_interval;
+                Next::Send(Message::Shared(self.take_live(live)))
+            }
+            Some(_) => Next::Wait(self.next_live.min(quiet)),
+            None if quiet <= now => Next::Send(Message::Keepalive {
+                job: self.job,
+                cursor: self.cursor,
+                attempt: self.attempt,
+                time: self.engine.now(),
+            }),
+            None => Next::Wait(quiet),
+        }
+    }
+
+    /// Takes note of a latest-wins event that is sent now, and stamps it with this stream's cursor.
+    fn take_live(&mut self, live: NewestLive) -> Arc<Shared> {
+        match live.is_progress {
+            true => self.seen.0 = live.number,
+            false => self.seen.1 = live.number,
+        }
+        self.progress_was_last = live.is_progress;
+        self.attempt = live.shared.attempt;
+        match live.shared.sequence == self.cursor {
+            true => live.shared,
+            false => Arc::new(live.shared.at(self.cursor)),
+        }
+    }
+
+    async fn read_history(&mut self) -> Result<(), Error> {
+        let events = self.engine.history(self.job, self.cursor, PAGE).await?;
+        let gap = events.first().is_none_or(|event| event.sequence != self.cursor + 1);
+        if gap {
+            return Err(Error::NotFound);
+        }
+        self.page.extend(events.into_iter().map(|event| Arc::new(Shared::kept(self.job, event))));
+        Ok(())
+    }
+
+    /// Waits for the bell, or until a moment.
+    async fn wait(&mut self, until: Instant) {
+        // A timer costs more than a look at the clock: one that is due too early stays as it is.
+        if self.alarm.deadline() > until || self.alarm.is_elapsed() {
+            self.alarm.as_mut().reset(until);
+        }
+        tokio::select! {
+            biased;
+            // The sender lives as long as this seat.
+            _ = self.seat.bell.changed() => {}
+            () = self.alarm.as_mut() => {}
+        }
+    }
+}
+
+/// The newest latest-wins event that was not sent.
+struct NewestLive {
+    shared: Arc<Shared>,
+    is_progress: bool,
+    number: u64,
+}
+
+/// The one that is next. Both kinds have their turn.
+fn newest_live(latest: &Latest, seen: (u64, u64), progress_was_last: bool) -> Option<NewestLive> {
+    let find = |(number, shared): &(u64, Option<Arc<Shared>>), seen, is_progress| {
+        let shared = shared.as_ref().filter(|_| *number > seen)?;
+        Some(NewestLive { shared: Arc::clone(shared), is_progress, number: *number })
+    };
+    match progress_was_last {
+        true => find(&latest.metrics, seen.1, false).or_else(|| find(&latest.progress, seen.0, true)),
+        false => find(&latest.progress, seen.0, true).or_else(|| find(&latest.metrics, seen.1, false)),
+    }
+}

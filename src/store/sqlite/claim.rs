@@ -1,0 +1,151 @@
+//! Which ready jobs a worker gets.
+//!
+//! The queue is the index `ready`: what a claim costs does not depend on how many jobs are in it.
+
+use super::rows::{self, ReadError};
+use super::writer::Writer;
+use crate::job::{Command, Timestamp};
+use crate::store::{Claim, Claimed, Parts};
+use rusqlite::{Connection, OptionalExtension, params};
+
+/// How many tenants one claim looks at; the next one goes on behind them.
+const TENANTS_MAX: usize = 64;
+/// How many sets of kinds are remembered with the tenant that they served last.
+const SERVED_MAX: usize = 1_000;
+
+/// A ready job's place in its queue: the smallest goes first.
+type Head = (i64, i64);
+
+/// Leases what `claim` asks for.
+pub fn claim(writer: &mut Writer, claim: Claim, now: Timestamp) -> Result<Vec<Claimed>, ReadError> {
+    let mut claimed = Vec::new();
+    let chosen = choose(writer, &claim)?;
+    for (ordinal, secret) in chosen.into_iter().zip(claim.secrets) {
+        let sql = rows::snapshot_sql(Parts::FULL, "WHERE j.ordinal = ?1");
+        let snapshot = writer
+            .connection
+            .prepare_cached(&sql)?
+            .query_row([ordinal], |row| Ok(rows::read_snapshot(row)))
+            .optional()?;
+        let mut snapshot = match snapshot {
+            Some(Ok(snapshot)) => snapshot,
+            Some(Err(ReadError::Damaged(error))) => {
+                tracing::error!(%error, "a ready job cannot be read and is set aside");
+                rows::set_aside(&writer.connection, ordinal)?;
+                continue;
+            }
+            Some(Err(error)) => return Err(error),
+            None => continue,
+        };
+        let command = Command::Lease {
+            worker: claim.worker.clone(),
+            keeper: writer.keeper,
+            secret,
+            in_process: claim.in_process,
+            accept: claim.in_process,
+        };
+        let Ok(step) = writer.step(&snapshot.job, command, now)? else { continue };
+        let Some(token) = step.job.lease_token() else { continue };
+        snapshot.job = step.job;
+        snapshot.live = Default::default();
+        claimed.push(Claimed { snapshot, token, events: step.events });
+    }
+    Ok(claimed)
+}
+
+/// The jobs to lease: a round over the tenants that have one, then another, until there are enough.
+fn choose(writer: &mut Writer, claim: &Claim) -> Result<Vec<i64>, ReadError> {
+    let wanted = claim.secrets.len();
+    let set = claim.kinds.join("\0");
+    let last = writer.served.get(&set).map_or("", String::as_str);
+    let tenants = tenants_after(&writer.connection, &claim.kinds, last)?;
+    let mut queues = Vec::with_capacity(tenants.len());
+    for tenant in &tenants {
+        queues.push(heads(&writer.connection, &claim.kinds, tenant, wanted)?.into_iter());
+    }
+    let mut chosen = Vec::new();
+    let mut served = None;
+    while chosen.len() < wanted {
+        let before = chosen.len();
+        for (tenant, queue) in tenants.iter().zip(&mut queues) {
+            if chosen.len() == wanted {
+                break;
+            }
+            if let Some((_, ordinal)) = queue.next() {
+                chosen.push(ordinal);
+                served = Some(tenant);
+            }
+        }
+        if chosen.len() == before {
+            break;
+        }
+    }
+    if let Some(tenant) = served {
+        if writer.served.len() >= SERVED_MAX {
+            writer.served.clear();
+        }
+        writer.served.insert(set, tenant.clone());
+    }
+    Ok(chosen)
+}
+
+/// The tenants that have a ready job of these kinds, in turn, beginning behind `last`.
+fn tenants_after(connection: &Connection, kinds: &[String], last: &str) -> Result<Vec<String>, ReadError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT tenant FROM jobs INDEXED BY ready WHERE place = 1 AND kind = ?1 AND tenant > ?2
+         ORDER BY tenant LIMIT 1",
+    )?;
+    let mut next = |after: &str| -> Result<Option<String>, ReadError> {
+        let mut first: Option<String> = None;
+        for kind in kinds {
+            let tenant: Option<String> = statement.query_row([kind, after], |row| row.get(0)).optional()?;
+            first = match (first, tenant) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            };
+        }
+        Ok(first)
+    };
+    let mut tenants = Vec::new();
+    let mut after = last.to_owned();
+    let mut wrapped = last.is_empty();
+    while tenants.len() < TENANTS_MAX {
+        match next(&after)? {
+            Some(tenant) if wrapped && !last.is_empty() && tenant.as_str() > last => break,
+            Some(tenant) => {
+                after.clone_from(&tenant);
+                tenants.push(tenant);
+            }
+            None if wrapped => break,
+            None => {
+                wrapped = true;
+                after.clear();
+            }
+        }
+    }
+    Ok(tenants)
+}
+
+/// The first ready jobs of a tenant over all of these kinds, best first.
+fn heads(
+    connection: &Connection,
+    kinds: &[String],
+    tenant: &str,
+    limit: usize,
+) -> Result<Vec<Head>, ReadError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT rank, ordinal FROM jobs INDEXED BY ready WHERE place = 1 AND kind = ?1 AND tenant = ?2
+         ORDER BY rank, ordinal LIMIT ?3",
+    )?;
+    let mut heads = Vec::new();
+    for kind in kinds {
+        let found =
+            statement.query_map(params![kind, tenant, limit as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        for head in found {
+            heads.push(head?);
+        }
+    }
+    heads.sort_unstable();
+    heads.truncate(limit);
+    Ok(heads)
+}

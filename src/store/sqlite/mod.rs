@@ -1,0 +1,119 @@
+//! Jobs in SQLite: one connection that writes, a few that read, and one that moves the log into the database.
+
+mod checkpoint;
+mod claim;
+mod reader;
+mod requests;
+mod rows;
+mod schema;
+mod sweep;
+mod writer;
+
+use super::{Error, EventLimit, OpenError, Operation, Outcome, Parts, Store};
+use crate::job::{Event, Job, JobId, Keeper, Sequence, Snapshot, Timestamp};
+use checkpoint::Checkpointer;
+use parking_lot::Mutex;
+use reader::Readers;
+use rows::ReadError;
+use rusqlite::OpenFlags;
+use schema::Folder;
+use std::path::Path;
+use writer::Writer;
+
+/// What is set for a store when it is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How many jobs may wait.
+    pub queue_max: u64,
+    /// How many reads may go on at once; more of them take turns.
+    pub readers: usize,
+    /// The name of a new store's server for itself, any number.
+    pub keeper: u64,
+}
+
+/// A store in a folder of its own.
+///
+/// Commits go through the write-ahead log and are flushed before they are answered (`synchronous=FULL`). One process at a
+/// time has the folder; anybody may look into the database meanwhile.
+#[derive(Debug)]
+pub struct SqliteStore {
+    // Fields are dropped in this order: nobody writes or checkpoints any more when the lock is given back.
+    writer: Mutex<Option<Writer>>,
+    checkpointer: Checkpointer,
+    readers: Readers,
+    keeper: Keeper,
+    queue_max: u64,
+    folder: Folder,
+}
+
+impl SqliteStore {
+    /// Opens the store in `folder`, and makes one there if there is none.
+    pub fn open(folder: &Path, settings: Settings) -> Result<Self, OpenError> {
+        let failed = |error: ReadError| OpenError::Failed {
+            folder: folder.display().to_string(),
+            why: error.to_string(),
+        };
+        let opened = Folder::open(folder, settings.keeper)?;
+        let readers = Readers::open(&opened, settings.readers.max(1)).map_err(|e| failed(e.into()))?;
+        let checkpointer = Checkpointer::start(&opened).map_err(|e| failed(e.into()))?;
+        let keeper = readers.keeper().map_err(failed)?;
+        let store = Self {
+            writer: Mutex::new(None),
+            checkpointer,
+            readers,
+            keeper,
+            queue_max: settings.queue_max,
+            folder: opened,
+        };
+        let writer = store.open_writer().map_err(failed)?;
+        *store.writer.lock() = Some(writer);
+        Ok(store)
+    }
+
+    fn open_writer(&self) -> Result<Writer, ReadError> {
+        let mut connection = self.folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        self.checkpointer.watch(&mut connection)?;
+        Writer::open(connection, self.keeper, self.queue_max)
+    }
+}
+
+impl Store for SqliteStore {
+    fn commit(&self, batch: Vec<Operation>, now: Timestamp) -> Result<Vec<Outcome>, Error> {
+        let mut place = self.writer.lock();
+        let mut writer = match place.take() {
+            Some(writer) => writer,
+            // The last commit ended in an error: nothing is acknowledged until all is read anew from what the disk has.
+            None => self.open_writer().map_err(|error| Error::Unavailable(error.to_string()))?,
+        };
+        let outcomes = writer.commit(batch, now)?;
+        self.checkpointer.after_commit(&writer.connection);
+        *place = Some(writer);
+        Ok(outcomes)
+    }
+
+    fn get(&self, ids: &[JobId], parts: Parts) -> Result<Vec<Option<Snapshot>>, Error> {
+        self.readers.get(ids, parts)
+    }
+
+    fn list(
+        &self,
+        tenant: &str,
+        before: Option<JobId>,
+        limit: usize,
+        parts: Parts,
+    ) -> Result<Vec<Snapshot>, Error> {
+        self.readers.list(tenant, before, limit, parts)
+    }
+
+    fn events(&self, wanted: &[(JobId, Sequence)], limit: EventLimit) -> Result<Vec<Vec<Event>>, Error> {
+        self.readers.events(wanted, limit)
+    }
+
+    fn held(&self, after: Option<JobId>, limit: usize) -> Result<Vec<Job>, Error> {
+        self.readers.held(self.keeper, after, limit)
+    }
+
+    fn keeper(&self) -> Keeper {
+        self.keeper
+    }
+}

@@ -1,0 +1,172 @@
+//! Request ids: which job a request has made before.
+//!
+//! Random keys cost a B-tree a page each. So a request is appended to a table in the order of its job, and its hash is
+//! kept in memory until there are many, which then go into the index in sorted portions, many to a page: a
+//! log-structured merge of two levels. Memory and the time to open are bounded by [`RECENT_MAX`].
+
+use super::rows::ReadError;
+use crate::job::{JobId, RequestKey};
+use crate::store::record::{self, Position};
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+
+/// How many requests may be in memory alone: about 4 MB.
+const RECENT_MAX: usize = 1 << 16;
+/// How many of them one commit takes into the index; sorted, they lie close together.
+const PORTION: usize = 512;
+
+/// A request as it is kept.
+#[derive(Debug, Serialize, Deserialize)]
+struct Request {
+    tenant: String,
+    id: String,
+    fingerprint: [u8; 32],
+    job: JobId,
+}
+
+/// The newer requests, and where the older ones are.
+#[derive(Debug)]
+pub struct Requests {
+    /// By hash; the few that share one are told apart by what is stored.
+    recent: HashMap<i64, Vec<i64>>,
+    count: usize,
+    /// The portion that is on its way into the index, sorted by hash, the largest first.
+    merging: Vec<(i64, i64)>,
+    /// The last ordinal of that portion.
+    merging_up_to: i64,
+}
+
+/// What a request id stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// The same request made this job.
+    Same(JobId),
+    /// It was used for another request.
+    Other,
+}
+
+impl Requests {
+    /// Reads those that are not in the index yet.
+    pub fn open(connection: &Connection) -> Result<Self, ReadError> {
+        let merged: i64 =
+            connection.query_row("SELECT value FROM meta WHERE name = 'merged'", [], |row| row.get(0))?;
+        let mut requests =
+            Self { recent: HashMap::new(), count: 0, merging: Vec::new(), merging_up_to: merged };
+        let mut statement = connection.prepare("SELECT ordinal, record FROM requests WHERE ordinal > ?1")?;
+        let mut rows = statement.query([merged])?;
+        while let Some(row) = rows.next()? {
+            let ordinal: i64 = row.get(0)?;
+            let record = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+            match decode(ordinal, record) {
+                Ok(request) => requests.remember(hash(&request.tenant, &request.id), ordinal),
+                Err(error) => tracing::error!(%error, "a request id is lost"),
+            }
+        }
+        Ok(requests)
+    }
+
+    /// What `key` stands for, if it was used before.
+    pub fn find(
+        &self,
+        connection: &Connection,
+        tenant: &str,
+        key: &RequestKey,
+    ) -> Result<Option<Known>, ReadError> {
+        let hash = hash(tenant, &key.id);
+        let recent = self.recent.get(&hash).into_iter().flatten().copied();
+        let mut statement = connection.prepare_cached("SELECT ordinal FROM request_index WHERE hash = ?1")?;
+        let indexed: Vec<i64> =
+            statement.query_map([hash], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        for ordinal in recent.chain(indexed) {
+            let record: Option<Vec<u8>> = connection
+                .prepare_cached("SELECT record FROM requests WHERE ordinal = ?1")?
+                .query_row([ordinal], |row| row.get(0))
+                .optional()?;
+            let Some(record) = record else { continue };
+            let request = decode(ordinal, &record)?;
+            if request.tenant == tenant && request.id == key.id {
+                let same = request.fingerprint == key.fingerprint;
+                return Ok(Some(if same { Known::Same(request.job) } else { Known::Other }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Keeps what made `job`.
+    pub fn insert(
+        &mut self,
+        connection: &Connection,
+        tenant: &str,
+        key: &RequestKey,
+        job: JobId,
+    ) -> rusqlite::Result<()> {
+        let ordinal = job.ordinal();
+        let request =
+            Request { tenant: tenant.to_owned(), id: key.id.clone(), fingerprint: key.fingerprint, job };
+        let record = record::encode(Position::of("request id", ordinal), &[], &request);
+        connection
+            .prepare_cached("INSERT INTO requests (ordinal, record) VALUES (?1, ?2)")?
+            .execute(params![ordinal, record])?;
+        self.remember(hash(tenant, &key.id), ordinal);
+        Ok(())
+    }
+
+    /// Takes the next portion into the index, where there are many in memory. Part of each commit.
+    pub fn merge(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        if self.merging.is_empty() && self.count > RECENT_MAX {
+            let entries =
+                self.recent.iter().flat_map(|(hash, ordinals)| ordinals.iter().map(|o| (*hash, *o)));
+            self.merging = entries.collect();
+            self.merging_up_to = self.merging.iter().map(|(_, ordinal)| *ordinal).max().unwrap_or_default();
+            self.merging.sort_unstable_by(|left, right| right.cmp(left));
+        }
+        if self.merging.is_empty() {
+            return Ok(());
+        }
+        let mut insert = connection
+            .prepare_cached("INSERT OR IGNORE INTO request_index (hash, ordinal) VALUES (?1, ?2)")?;
+        for _ in 0..PORTION {
+            let Some((hash, ordinal)) = self.merging.pop() else { break };
+            insert.execute([hash, ordinal])?;
+            self.forget(hash, ordinal);
+        }
+        // Not before the whole round is in: after a crash it is read again from its beginning.
+        if self.merging.is_empty() {
+            connection
+                .prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'merged'")?
+                .execute([self.merging_up_to])?;
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, hash: i64, ordinal: i64) {
+        self.recent.entry(hash).or_default().push(ordinal);
+        self.count += 1;
+    }
+
+    fn forget(&mut self, hash: i64, ordinal: i64) {
+        if let Some(ordinals) = self.recent.get_mut(&hash) {
+            ordinals.retain(|other| *other != ordinal);
+            if ordinals.is_empty() {
+                self.recent.remove(&hash);
+            }
+            self.count -= 1;
+        }
+    }
+}
+
+fn decode(ordinal: i64, record: &[u8]) -> Result<Request, crate::store::Error> {
+    record::decode(Position::of("request id", ordinal), &[], record)
+}
+
+/// A hash that stays the same for as long as stores exist.
+fn hash(tenant: &str, id: &str) -> i64 {
+    let mut hasher = Sha256::new();
+    hasher.update((tenant.len() as u64).to_le_bytes());
+    hasher.update(tenant);
+    hasher.update(id);
+    let digest = hasher.finalize();
+    i64::from_le_bytes(digest[..8].try_into().expect("a digest has 32 bytes"))
+}

@@ -1,0 +1,254 @@
+//! Jobs as rows: what is read from and written to each table. No decisions here.
+
+use crate::job::*;
+use crate::store::record::{self, Position};
+use crate::store::{Error, LiveUpdate, Parts};
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What is only carried along, beside the input.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Carried {
+    labels: BTreeMap<String, String>,
+    request_id: Option<String>,
+    retry_of: Option<JobId>,
+    /// Covers the input, which is a column of its own.
+    input_crc: u32,
+}
+
+/// The numbers of the places, which the indexes are bound to.
+pub fn place_number(place: Place) -> i64 {
+    match place {
+        Place::Done => 0,
+        Place::Ready => 1,
+        Place::Waiting => 2,
+        Place::Blocked => 3,
+        Place::Held => 4,
+    }
+}
+
+/// Where a row lies that cannot be read: out of everybody's way.
+const PLACE_OF_DAMAGED: i64 = 5;
+
+fn columns(job: &Job) -> [&[u8]; 3] {
+    [job.id.as_bytes(), job.tenant.as_bytes(), job.kind.as_bytes()]
+}
+
+/// Writes a new job.
+pub fn insert(connection: &Connection, job: &Job, spec: &Spec) -> rusqlite::Result<()> {
+    let ordinal = job.id.ordinal();
+    let concurrency = job.options.concurrency.as_ref();
+    connection
+        .prepare_cached(
+            "INSERT INTO jobs (ordinal, id, tenant, kind, state, place, rank, due, concurrency_key,
+             concurrency_limit, granted, record) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL, ?11)",
+        )?
+        .execute(params![
+            ordinal,
+            job.id.as_bytes(),
+            job.tenant,
+            job.kind,
+            job.state.name(),
+            place_number(job.place()),
+            -i64::from(job.options.priority),
+            job.next_due().map(Timestamp::as_micros),
+            concurrency.map(|concurrency| &concurrency.key),
+            concurrency.map(|concurrency| concurrency.limit),
+            record::encode(Position::of("job", ordinal), &columns(job), job),
+        ])?;
+    let carried = Carried {
+        labels: spec.labels.clone(),
+        request_id: spec.request.as_ref().map(|request| request.id.clone()),
+        retry_of: spec.retry_of,
+        input_crc: crc32fast::hash(&spec.input),
+    };
+    let carried = record::encode(Position::of("spec", ordinal), &[], &carried);
+    connection
+        .prepare_cached("INSERT INTO specs (ordinal, record, input) VALUES (?1, ?2, ?3)")?
+        .execute(params![ordinal, carried, spec.input.as_ref()])?;
+    Ok(())
+}
+
+/// Writes what a transition has made of a job.
+pub fn update(connection: &Connection, before: &Job, step: &Transition) -> rusqlite::Result<()> {
+    let job = &step.job;
+    let ordinal = job.id.ordinal();
+    let emitted_only = job.state_sequence == before.state_sequence
+        && job.lease == before.lease
+        && job.granted == before.granted;
+    if !emitted_only {
+        connection
+            .prepare_cached(
+                "UPDATE jobs SET state = ?2, place = ?3, due = ?4, granted = ?5, record = ?6 WHERE ordinal = ?1",
+            )?
+            .execute(params![
+                ordinal,
+                job.state.name(),
+                place_number(job.place()),
+                job.next_due().map(Timestamp::as_micros),
+                job.granted.then_some(1),
+                record::encode(Position::of("job", ordinal), &columns(job), job),
+            ])?;
+    }
+    if job.emitted != before.emitted {
+        let record = record::encode(Position::of("emission", ordinal), &[], &job.emitted);
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO emitted (ordinal, record) VALUES (?1, ?2)")?
+            .execute(params![ordinal, record])?;
+    }
+    for event in &step.events {
+        let position = Position { what: "event", ordinal, number: event.sequence };
+        connection
+            .prepare_cached("INSERT INTO events (ordinal, sequence, record) VALUES (?1, ?2, ?3)")?
+            .execute(params![ordinal, event.sequence as i64, record::encode(position, &[], event)])?;
+    }
+    if let Some(result) = &step.result {
+        let record = record::encode(Position::of("result", ordinal), &[], result);
+        connection
+            .prepare_cached("INSERT INTO results (ordinal, record) VALUES (?1, ?2)")?
+            .execute(params![ordinal, record])?;
+    }
+    if let Some(live) = &step.live {
+        write_live(connection, &LiveUpdate { job: job.id, attempt: job.attempt, live: live.clone() })?;
+    }
+    Ok(())
+}
+
+/// Writes the latest-wins part of an attempt.
+pub fn write_live(connection: &Connection, update: &LiveUpdate) -> rusqlite::Result<()> {
+    let ordinal = update.job.ordinal();
+    let record = record::encode(Position::of("progress", ordinal), &[], &(update.attempt, &update.live));
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO live (ordinal, record) VALUES (?1, ?2)")?
+        .execute(params![ordinal, record])?;
+    Ok(())
+}
+
+/// Puts a row that cannot be read out of everybody's way; what is left of it stays for whoever repairs it.
+pub fn set_aside(connection: &Connection, ordinal: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE jobs SET place = ?2, due = NULL WHERE ordinal = ?1")?
+        .execute(params![ordinal, PLACE_OF_DAMAGED])?;
+    Ok(())
+}
+
+/// A failure of the database, or of one row in it.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The database does not answer.
+    Sqlite(rusqlite::Error),
+    /// One row is damaged.
+    Damaged(Error),
+}
+
+impl From<rusqlite::Error> for ReadError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<Error> for ReadError {
+    fn from(error: Error) -> Self {
+        Self::Damaged(error)
+    }
+}
+
+/// The columns of a job, as [`read_job`] takes them.
+pub const JOB: &str = "j.id, j.tenant, j.kind, j.record, e.record";
+/// Where they come from.
+pub const FROM_JOBS: &str = "FROM jobs j LEFT JOIN emitted e ON e.ordinal = j.ordinal";
+
+/// A job from the columns [`JOB`].
+pub fn read_job(row: &Row<'_>) -> Result<Job, ReadError> {
+    let id: [u8; 16] = row.get(0)?;
+    let id = JobId::from_bytes(id);
+    let (tenant, kind): (String, String) = (row.get(1)?, row.get(2)?);
+    let ordinal = id.ordinal();
+    let columns = [id.as_bytes().as_slice(), tenant.as_bytes(), kind.as_bytes()];
+    let record = row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?;
+    let mut job: Job = record::decode(Position::of("job", ordinal), &columns, record)?;
+    if let Some(emitted) = row.get_ref(4)?.as_blob_or_null().map_err(rusqlite::Error::from)? {
+        job.emitted = record::decode(Position::of("emission", ordinal), &[], emitted)?;
+    }
+    Ok(Job { id, tenant, kind, ..job })
+}
+
+/// The job with this number, if it is kept.
+pub fn load(connection: &Connection, ordinal: i64) -> Result<Option<Job>, ReadError> {
+    const SQL: &str = "SELECT j.id, j.tenant, j.kind, j.record, e.record
+        FROM jobs j LEFT JOIN emitted e ON e.ordinal = j.ordinal WHERE j.ordinal = ?1";
+    let mut statement = connection.prepare_cached(SQL)?;
+    let mut rows = statement.query([ordinal])?;
+    rows.next()?.map(read_job).transpose()
+}
+
+/// The latest-wins part of a job's current or last attempt.
+pub fn load_live(connection: &Connection, job: &Job) -> Result<Live, ReadError> {
+    let ordinal = job.id.ordinal();
+    let record: Option<Vec<u8>> = connection
+        .prepare_cached("SELECT record FROM live WHERE ordinal = ?1")?
+        .query_row([ordinal], |row| row.get(0))
+        .optional()?;
+    decode_live(job, record.as_deref())
+}
+
+fn decode_live(job: &Job, record: Option<&[u8]>) -> Result<Live, ReadError> {
+    let Some(record) = record else { return Ok(Live::default()) };
+    let (attempt, live): (u32, Live) =
+        record::decode(Position::of("progress", job.id.ordinal()), &[], record)?;
+    Ok(if attempt == job.attempt { live } else { Live::default() })
+}
+
+/// The result of a job that succeeded.
+pub fn load_result(connection: &Connection, ordinal: i64) -> Result<Option<Bytes>, ReadError> {
+    let record: Option<Vec<u8>> = connection
+        .prepare_cached("SELECT record FROM results WHERE ordinal = ?1")?
+        .query_row([ordinal], |row| row.get(0))
+        .optional()?;
+    Ok(record.map(|record| decode_result(ordinal, &record)).transpose()?)
+}
+
+fn decode_result(ordinal: i64, record: &[u8]) -> Result<Bytes, Error> {
+    record::decode(Position::of("result", ordinal), &[], record)
+}
+
+/// The statement that reads whole jobs, up to its WHERE.
+pub fn snapshot_sql(parts: Parts, rest: &str) -> String {
+    let payloads = match parts.payloads {
+        true => "s.input, r.record",
+        false => "NULL, NULL",
+    };
+    let results = if parts.payloads { "LEFT JOIN results r ON r.ordinal = j.ordinal" } else { "" };
+    format!(
+        "SELECT {JOB}, s.record, l.record, {payloads} {FROM_JOBS}
+         LEFT JOIN specs s ON s.ordinal = j.ordinal LEFT JOIN live l ON l.ordinal = j.ordinal {results} {rest}"
+    )
+}
+
+/// A whole job from the columns of [`snapshot_sql`].
+pub fn read_snapshot(row: &Row<'_>) -> Result<Snapshot, ReadError> {
+    let job = read_job(row)?;
+    let ordinal = job.id.ordinal();
+    let blob = |index| -> Result<Option<&[u8]>, ReadError> {
+        Ok(row.get_ref(index)?.as_blob_or_null().map_err(rusqlite::Error::from)?)
+    };
+    let carried: Carried = record::decode(Position::of("spec", ordinal), &[], blob(5)?.unwrap_or_default())?;
+    let live = decode_live(&job, blob(6)?)?;
+    let input = blob(7)?.map(Bytes::copy_from_slice);
+    if input.as_ref().is_some_and(|input| crc32fast::hash(input) != carried.input_crc) {
+        let why = format!("its checksum does not match (job number {ordinal})");
+        return Err(Error::Damaged { what: "input", why }.into());
+    }
+    let result = blob(8)?.map(|record| decode_result(ordinal, record)).transpose()?;
+    Ok(Snapshot {
+        job,
+        labels: carried.labels,
+        request_id: carried.request_id,
+        retry_of: carried.retry_of,
+        input,
+        result,
+        live,
+    })
+}

@@ -1,0 +1,151 @@
+//! The tables, and how a new store comes into being: whole or not at all.
+
+use crate::store::OpenError;
+use rusqlite::{Connection, OpenFlags};
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// The version of the tables.
+const VERSION: u32 = 1;
+
+/// What every connection is set to. FULL: each commit is on the disk before it is answered.
+const PRAGMAS: &str = "PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF; PRAGMA busy_timeout=5000;
+    PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16384;";
+
+/// A job is found by its ordinal, which its id contains; so no index of ids is needed, and a new job goes to the end of
+/// every table. Each index holds only the jobs that somebody looks for in it.
+const TABLES: &str = "
+    -- What decides over a job's life. `state` and `id` stand in columns for people.
+    CREATE TABLE jobs (
+        ordinal INTEGER PRIMARY KEY,
+        id BLOB NOT NULL,
+        tenant TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        state TEXT NOT NULL,
+        place INTEGER NOT NULL,
+        rank INTEGER NOT NULL,
+        due INTEGER,
+        concurrency_key TEXT,
+        concurrency_limit INTEGER,
+        granted INTEGER,
+        record BLOB NOT NULL
+    );
+    CREATE INDEX ready ON jobs (kind, tenant, rank, ordinal) WHERE place = 1;
+    CREATE INDEX due ON jobs (due) WHERE due IS NOT NULL;
+    CREATE INDEX held ON jobs (ordinal) WHERE place = 4;
+    CREATE INDEX blocked ON jobs (tenant, concurrency_key, concurrency_limit, rank, ordinal) WHERE place = 3;
+    CREATE INDEX granted ON jobs (tenant, concurrency_key) WHERE granted = 1;
+
+    -- What never changes and is only carried along.
+    CREATE TABLE specs (ordinal INTEGER PRIMARY KEY, record BLOB NOT NULL, input BLOB NOT NULL);
+    -- What changes with every piece of output.
+    CREATE TABLE emitted (ordinal INTEGER PRIMARY KEY, record BLOB NOT NULL);
+    -- What is latest-wins.
+    CREATE TABLE live (ordinal INTEGER PRIMARY KEY, record BLOB NOT NULL);
+    CREATE TABLE results (ordinal INTEGER PRIMARY KEY, record BLOB NOT NULL);
+    -- The history, but for each job's first event, which follows from its row.
+    CREATE TABLE events (
+        ordinal INTEGER NOT NULL,
+        sequence INTEGER NOT NULL,
+        record BLOB NOT NULL,
+        PRIMARY KEY (ordinal, sequence)
+    ) WITHOUT ROWID;
+
+    -- Request ids, in the order of their jobs; the index takes them up in sorted portions.
+    CREATE TABLE requests (ordinal INTEGER PRIMARY KEY, record BLOB NOT NULL);
+    CREATE TABLE request_index (hash INTEGER NOT NULL, ordinal INTEGER NOT NULL, PRIMARY KEY (hash, ordinal)) WITHOUT ROWID;
+
+    CREATE TABLE counters (state TEXT PRIMARY KEY, jobs INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+";
+
+/// A data folder that this process has locked.
+#[derive(Debug)]
+pub struct Folder {
+    database: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    /// Locks `path` and makes a store in it where there is none. `keeper` is the new store's name for its server.
+    pub fn open(path: &Path, keeper: u64) -> Result<Self, OpenError> {
+        let failed = |why: &dyn std::fmt::Display| OpenError::Failed {
+            folder: path.display().to_string(),
+            why: why.to_string(),
+        };
+        create_folder(path).map_err(|error| failed(&error))?;
+        let lock = File::create(path.join("lock")).map_err(|error| failed(&error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(path.display().to_string())),
+            Err(TryLockError::Error(error)) => return Err(failed(&error)),
+        }
+        let store = path.join("store");
+        let folder = Self { database: store.join("longhaul.db"), _lock: lock };
+        if !store.try_exists().map_err(|error| failed(&error))? {
+            create_store(path, &store, keeper).map_err(|error| failed(&error))?;
+        }
+        let connection = folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| failed(&error))?;
+        match read_version(&connection).map_err(|error| failed(&error))? {
+            VERSION => Ok(folder),
+            found => Err(OpenError::Version { found, known: VERSION }),
+        }
+    }
+
+    /// Another connection to the store.
+    pub fn connect(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
+        connect(&self.database, flags)
+    }
+}
+
+fn connect(database: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(database, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.execute_batch(PRAGMAS)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn read_version(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.query_row("SELECT value FROM meta WHERE name = 'version'", [], |row| row.get(0))
+}
+
+/// Makes the folder, and sees to it that it is still there after a power cut.
+fn create_folder(path: &Path) -> std::io::Result<()> {
+    if path.try_exists()? {
+        return Ok(());
+    }
+    fs::create_dir_all(path)?;
+    match path.canonicalize()?.parent() {
+        Some(parent) => sync(parent),
+        None => Ok(()),
+    }
+}
+
+/// Makes the store beside its place, and moves it there when all of it is on the disk: a process that dies in between
+/// leaves either no store or a whole one.
+fn create_store(parent: &Path, store: &Path, keeper: u64) -> Result<(), Box<dyn std::error::Error>> {
+    let draft = parent.join("store.new");
+    if draft.try_exists()? {
+        fs::remove_dir_all(&draft)?;
+    }
+    fs::create_dir(&draft)?;
+    let database = draft.join("longhaul.db");
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let connection = connect(&database, flags)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.execute_batch(&format!("BEGIN; {TABLES} COMMIT;"))?;
+    let meta = [("version", i64::from(VERSION)), ("keeper", keeper as i64), ("merged", 0)];
+    for (name, value) in meta {
+        connection.execute("INSERT INTO meta (name, value) VALUES (?1, ?2)", (name, value))?;
+    }
+    connection.close().map_err(|(_, error)| error)?;
+    File::open(&database)?.sync_all()?;
+    sync(&draft)?;
+    fs::rename(&draft, store)?;
+    sync(parent)?;
+    Ok(())
+}
+
+fn sync(folder: &Path) -> std::io::Result<()> {
+    File::open(folder)?.sync_all()
+}
