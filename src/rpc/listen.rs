@@ -49,7 +49,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 pub struct Options {
     /// Names under which this server may be called, beside loopback names and the address that it listens on.
     pub allowed_hosts: Vec<String>,
-    /// Connections at once, 20,000: each costs a file descriptor and some 20 KiB. One more is closed at once.
+    /// Connections at once, 20,000: each costs a file descriptor and its buffers. One more is closed at once.
     pub connections_max: usize,
     /// The time a connection has for its first bytes, 10 s: enough for a slow link, too little to hoard
     /// connections.
