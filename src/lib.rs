@@ -4,4 +4,5 @@ pub mod clock;
 pub mod engine;
 pub mod job;
 pub mod proto;
+pub mod rpc;
 pub mod store;

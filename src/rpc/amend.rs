@@ -1,0 +1,208 @@
+//! Amends errors on their way out: each has a `google.rpc.ErrorInfo`, and tonic's odd codes become the usual
+//! ones.
+//!
+//! An error that has details already is left as it is, and so is every success: of its body only the trailers
+//! are looked at.
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::{Frame, SizeHint};
+use hyper::service::Service;
+use pin_project_lite::pin_project;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// The domain of every ErrorInfo that this server sends.
+pub const DOMAIN: &str = "longhaul";
+
+/// What tonic calls INTERNAL although the request is at fault, by the beginning of its message.
+const MALFORMED: [&str; 5] = [
+    "failed to decode Protobuf message",
+    "protocol error: received message",
+    "Error decompressing",
+    "Unexpected EOF decoding stream",
+    "Missing request message",
+];
+
+/// Returns the stable reason of an error that says no more than its code.
+pub fn reason(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "MALFORMED_REQUEST",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "METHOD_UNKNOWN",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+fn amend(headers: &mut HeaderMap) {
+    if headers.get(Status::GRPC_STATUS).is_none_or(|code| code == "0")
+        || headers.contains_key(Status::GRPC_STATUS_DETAILS)
+    {
+        return;
+    }
+    let Some(status) = Status::from_header_map(headers) else { return };
+    let (code, reason, message) = translate(status.code(), status.message());
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, [] as [(String, String); 0]);
+    let amended = Status::with_error_details(code, message, details);
+    amended.add_header(headers).expect("a message that came from headers fits into headers");
+}
+
+fn translate(code: Code, message: &str) -> (Code, &'static str, &str) {
+    let begins = |beginning: &&str| message.starts_with(*beginning);
+    match code {
+        Code::OutOfRange if message.contains("message length too large") => {
+            (Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message)
+        }
+        Code::ResourceExhausted if message.contains("decompressing") => (code, "MESSAGE_TOO_LARGE", message),
+        Code::Internal if MALFORMED.iter().any(begins) => {
+            (Code::InvalidArgument, reason(Code::InvalidArgument), message)
+        }
+        Code::Unimplemented if message.starts_with("Content is compressed") => {
+            (code, "ENCODING_UNKNOWN", message)
+        }
+        Code::Unimplemented if message.is_empty() => (code, reason(code), "this server has no such method"),
+        _ => (code, reason(code), message),
+    }
+}
+
+/// Runs the inner service and amends its errors.
+pub(super) struct Amend<S>(pub(super) S);
+
+impl<S, R, B> Service<Request<R>> for Amend<S>
+where
+    S: Service<Request<R>, Response = Response<B>>,
+{
+    type Response = Response<Body<B>>;
+    type Error = S::Error;
+    type Future = Answer<S::Future>;
+
+    fn call(&self, request: Request<R>) -> Self::Future {
+        Answer { inner: self.0.call(request) }
+    }
+}
+
+pin_project! {
+    /// The answer to come.
+    pub(super) struct Answer<F> {
+        #[pin]
+        inner: F,
+    }
+}
+
+impl<F, B, E> Future for Answer<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<Body<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut response = ready!(self.project().inner.poll(context))?;
+        amend(response.headers_mut());
+        Poll::Ready(Ok(response.map(|inner| Body { inner })))
+    }
+}
+
+pin_project! {
+    /// The inner body, with its trailers amended.
+    pub(super) struct Body<B> {
+        #[pin]
+        inner: B,
+    }
+}
+
+impl<B: http_body::Body<Data = Bytes>> http_body::Body for Body<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let mut polled = self.project().inner.poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            amend(trailers);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn amended(status: Status) -> Status {
+        let mut headers = super::super::trailers(&status);
+        amend(&mut headers);
+        Status::from_header_map(&headers).unwrap()
+    }
+
+    #[test]
+    fn an_error_without_details_is_given_the_reason_of_its_code() {
+        let status = amended(Status::unavailable("the store is being reopened, 50 % done"));
+
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!((info.domain.as_str(), info.reason.as_str()), (DOMAIN, "UNAVAILABLE"));
+        assert_eq!(status.message(), "the store is being reopened, 50 % done");
+    }
+
+    #[test]
+    fn what_tonic_says_oddly_is_said_as_usual() {
+        let cases = [
+            (
+                Status::out_of_range("Error, decoded message length too large: found 9 bytes"),
+                Code::ResourceExhausted,
+                "MESSAGE_TOO_LARGE",
+            ),
+            (Status::out_of_range("the job is at 7"), Code::OutOfRange, "OUT_OF_RANGE"),
+            (
+                Status::internal("failed to decode Protobuf message: invalid tag"),
+                Code::InvalidArgument,
+                "MALFORMED_REQUEST",
+            ),
+            (Status::internal("a bug"), Code::Internal, "INTERNAL"),
+            (Status::unimplemented(""), Code::Unimplemented, "METHOD_UNKNOWN"),
+        ];
+        for (given, code, reason) in cases {
+            let status = amended(given);
+
+            assert_eq!(status.code(), code);
+            assert_eq!(status.get_details_error_info().unwrap().reason, reason);
+            assert!(!status.message().is_empty());
+        }
+    }
+
+    #[test]
+    fn an_error_with_details_and_a_success_are_left_alone() {
+        let details =
+            ErrorDetails::with_error_info("QUEUE_FULL", DOMAIN, [("limit".to_owned(), "10".to_owned())]);
+        let detailed = Status::with_error_details(Code::ResourceExhausted, "full", details);
+
+        assert_eq!(amended(detailed).get_details_error_info().unwrap().reason, "QUEUE_FULL");
+        assert!(amended(Status::ok("")).details().is_empty());
+    }
+}

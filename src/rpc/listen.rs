@@ -1,0 +1,198 @@
+//! Accepts connections and serves HTTP/2 and HTTP/1.1 on each.
+//!
+//! Not tonic's own server: that one has no cap, waits forever for a first byte, and turns hyper's limits off.
+//! Nothing that a connection does ends the loop or harms another connection.
+
+use super::preface::Preface;
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinError, JoinSet};
+use tonic::codegen::StdError;
+
+/// How long accepting rests after an error such as EMFILE: short for a client, long enough not to spin.
+const REST: Duration = Duration::from_millis(50);
+
+/// Calls at once on one connection. More than a client needs, and no connection can hold all memory.
+const STREAMS_MAX: u32 = 1_000;
+
+/// All headers of a request together. Tokens and traces are a few KiB.
+const HEADERS_BYTES_MAX: u32 = 16 * 1024;
+
+/// Streams that a client opened and reset before they were accepted; past it the connection ends ("rapid
+/// reset").
+const PENDING_RESETS_MAX: usize = 20;
+
+/// Streams that were reset because of a client's own protocol errors; past it the connection ends.
+const ERROR_RESETS_MAX: usize = 1_024;
+
+/// What is buffered for one stream whose reader is slow: ten thousand stalled watchers stay below 1 GiB.
+const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// What a client may send ahead on one stream, before the service reads it.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// What a client may send ahead on one connection: a quarter of the largest message.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// How the port is served; the defaults are those of the design.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Names under which this server may be called, beside loopback names and the address that it listens on.
+    pub allowed_hosts: Vec<String>,
+    /// Connections at once, 20,000: each costs a file descriptor and its buffers. One more is closed at once.
+    pub connections_max: usize,
+    /// The time a connection has for its first bytes, 10 s: enough for a slow link, too little to hoard
+    /// connections.
+    pub first_byte_timeout: Duration,
+    /// How often a silent HTTP/2 connection is pinged, 20 s: below the usual idle limit of a NAT or balancer.
+    pub keepalive_interval: Duration,
+    /// How long the answer to a ping may take before the connection counts as dead, 20 s.
+    pub keepalive_timeout: Duration,
+    /// The time that calls have to end after the shutdown began, 30 s: what orchestrators grant by default.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            allowed_hosts: Vec::new(),
+            connections_max: 20_000,
+            first_byte_timeout: Duration::from_secs(10),
+            keepalive_interval: Duration::from_secs(20),
+            keepalive_timeout: Duration::from_secs(20),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Options {
+    fn protocols(&self) -> auto::Builder<TokioExecutor> {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.first_byte_timeout)
+            .max_buf_size(HEADERS_BYTES_MAX as usize);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(self.keepalive_interval)
+            .keep_alive_timeout(self.keepalive_timeout)
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(HEADERS_BYTES_MAX)
+            .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+            .max_local_error_reset_streams(ERROR_RESETS_MAX)
+            .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        builder
+    }
+}
+
+/// Serves until `shutdown`, then drains: no new connection, GOAWAY to all, and after the limit an end.
+pub(super) async fn run<S, B>(
+    listener: TcpListener,
+    service: S,
+    options: &Options,
+    shutdown: impl Future<Output = ()>,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<StdError>,
+{
+    let service = Arc::new(service);
+    let protocols = Arc::new(options.protocols());
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut accepting = Accepting { listener, failing: false, full: false };
+    let mut shutdown = std::pin::pin!(shutdown);
+
+    loop {
+        let stream = tokio::select! {
+            () = &mut shutdown => break,
+            Some(ended) = connections.join_next() => {
+                log_panic(ended);
+                continue;
+            }
+            accepted = accepting.next() => accepted,
+        };
+        let Some(stream) = stream else { continue };
+        if accepting.refuses(connections.len(), options.connections_max) {
+            continue;
+        }
+        // A request is a small write that waits for nothing: Nagle would hold it back.
+        let _ = stream.set_nodelay(true);
+        let io = TokioIo::new(Preface::new(stream, options.first_byte_timeout));
+        let (service, protocols, watcher) = (service.clone(), protocols.clone(), graceful.watcher());
+        connections.spawn(async move {
+            if let Err(error) = watcher.watch(protocols.serve_connection(io, service)).await {
+                tracing::debug!(error, "a connection broke");
+            }
+        });
+    }
+
+    // Closes the port: a new client is refused at once and goes elsewhere.
+    drop(accepting);
+    if tokio::time::timeout(options.drain_timeout, graceful.shutdown()).await.is_err() {
+        while let Some(ended) = connections.try_join_next() {
+            log_panic(ended);
+        }
+        tracing::warn!(connections = connections.len(), "cut off what had not ended within the drain time");
+    }
+    connections.shutdown().await;
+}
+
+/// The listening socket, and what was already said about it.
+struct Accepting {
+    listener: TcpListener,
+    failing: bool,
+    full: bool,
+}
+
+impl Accepting {
+    async fn next(&mut self) -> Option<TcpStream> {
+        match self.listener.accept().await {
+            Ok((stream, _)) => {
+                self.failing = false;
+                Some(stream)
+            }
+            // The client has gone before we came; that says nothing about the next one.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => None,
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!(%error, "cannot accept connections; is the limit of open files too low?");
+                }
+                tokio::time::sleep(REST).await;
+                None
+            }
+        }
+    }
+
+    // A connection over the cap is closed, not left in the backlog, where its client would wait without an
+    // answer.
+    fn refuses(&mut self, connections: usize, limit: usize) -> bool {
+        let full = connections >= limit;
+        if full && !std::mem::replace(&mut self.full, full) {
+            tracing::warn!(limit, "refusing connections; connections_max is reached");
+        }
+        self.full = full;
+        full
+    }
+}
+
+fn log_panic(ended: Result<(), JoinError>) {
+    if ended.is_err_and(|error| error.is_panic()) {
+        tracing::error!("a connection's task panicked; the others go on");
+    }
+}
