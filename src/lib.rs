@@ -20,4 +20,5 @@ pub mod processor;
 pub mod proto;
 pub mod rpc;
 pub mod store;
+pub mod wire;
 pub mod worker;

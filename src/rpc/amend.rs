@@ -4,6 +4,7 @@
 //! An error that has details already is left as it is, and so is every success: of its body only the trailers
 //! are looked at.
 
+use crate::wire::status::{DOMAIN, reason};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
@@ -14,9 +15,6 @@ use std::task::{Context, Poll, ready};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// The domain of every ErrorInfo that this server sends.
-pub const DOMAIN: &str = "longhaul";
-
 /// What tonic calls INTERNAL although the request is at fault, by the beginning of its message.
 const MALFORMED: [&str; 5] = [
     "failed to decode Protobuf message",
@@ -25,29 +23,6 @@ const MALFORMED: [&str; 5] = [
     "Unexpected EOF decoding stream",
     "Missing request message",
 ];
-
-/// Returns the stable reason of an error that says no more than its code.
-pub fn reason(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "MALFORMED_REQUEST",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "METHOD_UNKNOWN",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
-}
 
 fn amend(headers: &mut HeaderMap) {
     if headers.get(Status::GRPC_STATUS).is_none_or(|code| code == "0")

@@ -8,13 +8,14 @@ mod amend;
 mod deadline;
 mod guard;
 mod health;
+mod job_service;
 mod listen;
 mod panic;
 mod preface;
 mod router;
 
-pub use amend::{DOMAIN, reason};
 pub use health::Health;
+pub use job_service::Jobs;
 pub use listen::Options;
 pub use router::Grpc;
 

@@ -1,0 +1,234 @@
+//! JSON text ↔ protobuf's `Struct` and `Value`.
+//!
+//! The rest of the server treats inputs and results as text that it never decodes.
+
+use crate::job::Violation;
+use crate::job::limits::INPUT_DEPTH_MAX;
+use prost_types::value::Kind;
+use prost_types::{ListValue, Struct, Value};
+use serde::de::IgnoredAny;
+
+/// Integers from here on may have lost digits in a double, so they are printed as what they are: doubles.
+const EXACT_INTEGERS_END: f64 = 9_007_199_254_740_992.0;
+
+/// The JSON text of an object that came as a `Struct`. Integers are printed without a fraction.
+pub fn from_struct(object: &Struct, field: &str) -> Result<String, Violation> {
+    let mut text = String::new();
+    write_struct(&mut text, object, field, 1)?;
+    Ok(text)
+}
+
+/// The JSON text of a value.
+pub fn from_value(value: &Value, field: &str) -> Result<String, Violation> {
+    let mut text = String::new();
+    write_value(&mut text, value, field, 1)?;
+    Ok(text)
+}
+
+/// Makes sure that a text is a JSON object of at most [`INPUT_DEPTH_MAX`] levels.
+pub fn check_object(text: &str, field: &str) -> Result<(), Violation> {
+    if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
+        return Err(Violation::new(field, format!("it is not JSON: {error}")));
+    }
+    if !text.trim_start().starts_with('{') {
+        return Err(Violation::new(field, "it is not a JSON object"));
+    }
+    check_depth(depth(text), field)
+}
+
+/// The `Struct` of a JSON object; none where the text is not one.
+pub fn to_struct(text: &[u8]) -> Option<Struct> {
+    match to_value(text)?.kind {
+        Some(Kind::StructValue(object)) => Some(object),
+        _ => None,
+    }
+}
+
+/// The `Value` of a JSON text; none where it is not one.
+pub fn to_value(text: &[u8]) -> Option<Value> {
+    serde_json::from_slice(text).ok().map(value_of)
+}
+
+fn value_of(value: serde_json::Value) -> Value {
+    let kind = match value {
+        serde_json::Value::Null => Kind::NullValue(0),
+        serde_json::Value::Bool(value) => Kind::BoolValue(value),
+        serde_json::Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or(f64::NAN)),
+        serde_json::Value::String(text) => Kind::StringValue(text),
+        serde_json::Value::Array(values) => {
+            Kind::ListValue(ListValue { values: values.into_iter().map(value_of).collect() })
+        }
+        serde_json::Value::Object(fields) => Kind::StructValue(Struct {
+            fields: fields.into_iter().map(|(name, value)| (name, value_of(value))).collect(),
+        }),
+    };
+    Value { kind: Some(kind) }
+}
+
+fn write_struct(text: &mut String, object: &Struct, field: &str, depth: usize) -> Result<(), Violation> {
+    check_depth(depth, field)?;
+    text.push('{');
+    for (index, (name, value)) in object.fields.iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        write_string(text, name);
+        text.push(':');
+        match &value.kind {
+            // The path is made only where it is needed, but for what lies deeper.
+            Some(Kind::StructValue(_) | Kind::ListValue(_) | Kind::NumberValue(_)) => {
+                write_value(text, value, &format!("{field}.{name}"), depth + 1)?;
+            }
+            Some(Kind::NullValue(_) | Kind::BoolValue(_) | Kind::StringValue(_)) | None => {
+                write_value(text, value, field, depth + 1)?;
+            }
+        }
+    }
+    text.push('}');
+    Ok(())
+}
+
+fn write_value(text: &mut String, value: &Value, field: &str, depth: usize) -> Result<(), Violation> {
+    match &value.kind {
+        None | Some(Kind::NullValue(_)) => text.push_str("null"),
+        Some(Kind::BoolValue(value)) => text.push_str(if *value { "true" } else { "false" }),
+        Some(Kind::NumberValue(number)) => write_number(text, *number, field)?,
+        Some(Kind::StringValue(value)) => write_string(text, value),
+        Some(Kind::StructValue(object)) => write_struct(text, object, field, depth)?,
+        Some(Kind::ListValue(list)) => {
+            check_depth(depth, field)?;
+            text.push('[');
+            for (index, value) in list.values.iter().enumerate() {
+                if index > 0 {
+                    text.push(',');
+                }
+                write_value(text, value, &format!("{field}[{index}]"), depth + 1)?;
+            }
+            text.push(']');
+        }
+    }
+    Ok(())
+}
+
+fn write_string(text: &mut String, value: &str) {
+    text.push_str(&serde_json::to_string(value).expect("every string has a JSON form"));
+}
+
+fn write_number(text: &mut String, number: f64, field: &str) -> Result<(), Violation> {
+    if !number.is_finite() {
+        return Err(Violation::new(field, format!("{number} has no JSON form")));
+    }
+    if number.fract() == 0.0 && number.abs() < EXACT_INTEGERS_END {
+        text.push_str(&(number as i64).to_string());
+    } else {
+        text.push_str(&serde_json::to_string(&number).expect("a finite number has a JSON form"));
+    }
+    Ok(())
+}
+
+fn check_depth(depth: usize, field: &str) -> Result<(), Violation> {
+    match depth > INPUT_DEPTH_MAX {
+        true => Err(Violation::new(field, format!("it is more than {INPUT_DEPTH_MAX} levels deep"))),
+        false => Ok(()),
+    }
+}
+
+/// The levels of a text that is known to be JSON.
+fn depth(text: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !in_string => depth -= 1,
+            _ => {}
+        }
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    fn nested(levels: usize) -> String {
+        format!("{}{}", "{\"a\":".repeat(levels - 1) + "{", "}".repeat(levels))
+    }
+
+    #[rstest]
+    #[case("{}", true)]
+    #[case(" {\"a\": \"}{[\\\"\"} ", true)]
+    #[case("[]", false)]
+    #[case("null", false)]
+    #[case("", false)]
+    #[case("{", false)]
+    #[case("{} x", false)]
+    #[case(&nested(30), true)]
+    #[case(&nested(31), false)]
+    #[case(&nested(1000), false)]
+    fn only_objects_of_thirty_levels_pass(#[case] text: &str, #[case] passes: bool) {
+        assert_eq!(check_object(text, "input_json").is_ok(), passes, "{text}");
+    }
+
+    #[test]
+    fn integers_are_printed_as_integers() {
+        let object = to_struct(br#"{"steps": 20, "p": 0.5, "big": 9007199254740993, "minus": -3}"#).unwrap();
+
+        let text = from_struct(&object, "input").unwrap();
+
+        assert_eq!(text, r#"{"big":9007199254740992.0,"minus":-3,"p":0.5,"steps":20}"#);
+    }
+
+    #[test]
+    fn what_json_cannot_say_is_refused_by_its_path() {
+        let list = ListValue { values: vec![Value { kind: Some(Kind::NumberValue(f64::NAN)) }] };
+        let object =
+            Struct { fields: [("a".to_owned(), Value { kind: Some(Kind::ListValue(list)) })].into() };
+
+        assert_eq!(from_struct(&object, "input").unwrap_err().field, "input.a[0]");
+    }
+
+    #[test]
+    fn a_struct_of_more_than_thirty_levels_is_refused() {
+        let deep = |levels| to_struct(nested(levels).as_bytes()).unwrap();
+
+        assert!(from_struct(&deep(30), "input").is_ok());
+        assert!(from_struct(&deep(31), "input").is_err());
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Kind::NullValue(0)),
+            any::<bool>().prop_map(Kind::BoolValue),
+            (-1e15..1e15f64).prop_map(Kind::NumberValue),
+            any::<i32>().prop_map(|n| Kind::NumberValue(n.into())),
+            ".{0,8}".prop_map(Kind::StringValue),
+        ]
+        .prop_map(|kind| Value { kind: Some(kind) });
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4)
+                    .prop_map(|values| Kind::ListValue(ListValue { values })),
+                prop::collection::btree_map(".{0,4}", inner, 0..4)
+                    .prop_map(|fields| Kind::StructValue(Struct { fields })),
+            ]
+            .prop_map(|kind| Value { kind: Some(kind) })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_survives_its_text(value in any_value()) {
+            let text = from_value(&value, "result").unwrap();
+
+            prop_assert_eq!(to_value(text.as_bytes()), Some(value));
+        }
+    }
+}

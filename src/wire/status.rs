@@ -1,0 +1,119 @@
+//! The one table of errors: which code and which reason each of them has at the edge.
+
+use crate::engine::Error;
+use crate::job::{Refusal, Violation};
+use std::collections::HashMap;
+use std::time::Duration;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+/// The domain of every ErrorInfo that this server sends.
+pub const DOMAIN: &str = "longhaul";
+
+/// When a call that found the server busy should be tried again.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// What a client is told of an error.
+pub fn status(error: &Error) -> Status {
+    let (code, reason) = code_and_reason(error);
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata(error));
+    if matches!(code, Code::Unavailable | Code::ResourceExhausted) {
+        details.set_retry_info(Some(RETRY_DELAY));
+    }
+    match error {
+        Error::RequestIdReused => {
+            details.add_bad_request_violation("request_id", error.to_string());
+        }
+        Error::AheadOfJob { .. } => {
+            details.add_bad_request_violation("after_sequence", error.to_string());
+        }
+        _ => {}
+    }
+    Status::with_error_details(code, error.to_string(), details)
+}
+
+/// What a client is told of a request that cannot be accepted.
+pub fn invalid(violations: Vec<Violation>) -> Status {
+    let message = match violations.as_slice() {
+        [one] => format!("{}: {}", one.field, one.description),
+        [first, ..] => format!("{}: {} (and {} more)", first.field, first.description, violations.len() - 1),
+        [] => "the request is not valid".to_owned(),
+    };
+    let mut details = ErrorDetails::with_error_info("INVALID_REQUEST", DOMAIN, HashMap::new());
+    let fields =
+        violations.into_iter().map(|violation| FieldViolation::new(violation.field, violation.description));
+    details.set_bad_request(fields.collect::<Vec<_>>());
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+/// What a client is told that asks for something which does not exist yet.
+pub fn unimplemented(message: &str) -> Status {
+    let details = ErrorDetails::with_error_info("NOT_IMPLEMENTED", DOMAIN, HashMap::new());
+    Status::with_error_details(Code::Unimplemented, message, details)
+}
+
+/// The stable reason of an error that says no more than its code.
+pub fn reason(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "MALFORMED_REQUEST",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "METHOD_UNKNOWN",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+fn code_and_reason(error: &Error) -> (Code, &'static str) {
+    match error {
+        Error::NotFound => (Code::NotFound, "JOB_NOT_FOUND"),
+        Error::RequestIdReused => (Code::InvalidArgument, "REQUEST_ID_REUSED"),
+        Error::QueueFull { .. } => (Code::ResourceExhausted, "QUEUE_FULL"),
+        Error::AheadOfJob { .. } => (Code::OutOfRange, "AHEAD_OF_JOB"),
+        Error::Unavailable(_) => (Code::Unavailable, "UNAVAILABLE"),
+        Error::Unknown(_) => (Code::Unavailable, "OUTCOME_UNKNOWN"),
+        Error::Damaged(_) => (Code::DataLoss, "DATA_LOSS"),
+        Error::Refused(refusal) => match refusal {
+            Refusal::NotReady => (Code::FailedPrecondition, "JOB_NOT_READY"),
+            Refusal::LeaseLost | Refusal::OtherKeeper => (Code::FailedPrecondition, "LEASE_LOST"),
+            Refusal::Accepted => (Code::FailedPrecondition, "LEASE_ACCEPTED"),
+            Refusal::JobCancelled => (Code::FailedPrecondition, "JOB_CANCELLED"),
+            Refusal::NothingToStop => (Code::InvalidArgument, "NOTHING_TO_STOP"),
+            Refusal::OutputGap { .. } => (Code::OutOfRange, "OUTPUT_GAP"),
+            Refusal::LogGap { .. } => (Code::OutOfRange, "LOG_GAP"),
+            Refusal::OutputMissing { .. } => (Code::FailedPrecondition, "OUTPUT_MISSING"),
+            Refusal::OutputLimit { .. } => (Code::FailedPrecondition, "OUTPUT_LIMIT"),
+            Refusal::ChannelLimit => (Code::FailedPrecondition, "CHANNEL_LIMIT"),
+        },
+    }
+}
+
+/// What a program may want to know of an error, beside its reason.
+fn metadata(error: &Error) -> HashMap<String, String> {
+    let pairs: &[(&str, u64)] = match error {
+        Error::QueueFull { limit } => &[("limit", *limit)],
+        Error::AheadOfJob { sequence, .. } => &[("sequence", *sequence)],
+        Error::Refused(Refusal::OutputGap { expected } | Refusal::LogGap { expected }) => {
+            &[("expected", *expected)]
+        }
+        Error::Refused(Refusal::OutputLimit { limit }) => &[("limit", *limit)],
+        Error::NotFound
+        | Error::RequestIdReused
+        | Error::Unavailable(_)
+        | Error::Unknown(_)
+        | Error::Damaged(_)
+        | Error::Refused(_) => &[],
+    };
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), value.to_string())).collect()
+}
