@@ -13,6 +13,7 @@
 //! Beside them: [`clock`], the only reader of the time; [`proto`], the only door to generated code; [`cli`], the door for
 //! people. Which room may import which is told in ARCHITECTURE.md and held by `tests/architecture.rs`.
 
+pub mod cli;
 pub mod clock;
 pub mod engine;
 pub mod job;

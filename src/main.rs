@@ -1,3 +1,9 @@
 //! Parses, runs, exits; nothing else.
 
-fn main() {}
+use clap::Parser;
+use longhaul::cli::Cli;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    Cli::parse().run()
+}

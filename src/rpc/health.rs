@@ -7,7 +7,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 /// The handle by which clients are told that this server is about to end.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Health {
     reporter: HealthReporter,
     services: Vec<&'static str>,

@@ -1,0 +1,167 @@
+//! Puts the rooms together, and owns the order in which they start and stop.
+
+use super::settings::{LogFormat, Options, Settings};
+use crate::clock::SystemClock;
+use crate::engine::{self, Engine};
+use crate::job::Terms;
+use crate::store::{self, SqliteStore};
+use crate::worker::{LocalSource, Pool, Registry};
+use crate::{processor, rpc};
+use anyhow::Context as _;
+use clap::Args;
+use std::io::{IsTerminal as _, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// The name under which the server's own slots hold jobs.
+const POOL_NAME: &str = "pool";
+/// How many reads of the store may go on at once: a few more than there are cores, since some wait for the disk.
+const READERS: usize = 8;
+
+/// Run the server
+///
+/// It keeps jobs in its data folder, listens for gRPC on one port, and runs the built-in kinds in its own slots. Stop it with
+/// Ctrl-C or SIGTERM: running jobs get some time to end, and what is left runs again after the next start.
+///
+/// Example: longhaul serve --data-dir ./jobs --slots 4
+#[derive(Args, Clone, Debug)]
+#[command(verbatim_doc_comment)]
+pub struct Serve {
+    /// A TOML file with settings, each named as its flag with `_` for `-`
+    #[arg(long, env = "LONGHAUL_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The settings themselves.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+impl Serve {
+    /// The settings in force.
+    pub fn settings(self) -> anyhow::Result<Settings> {
+        let file = self.config.as_deref().map(Options::read).transpose()?.unwrap_or_default();
+        self.options.or(file).settle()
+    }
+}
+
+/// Serves until a signal tells to stop.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let running = start(settings, processor::built_in()).await?;
+    println!("longhaul listening on {}", running.address());
+    std::io::stdout().flush()?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("stopping; a second signal stops at once");
+    tokio::select! {
+        () = running.shut_down() => Ok(()),
+        _ = interrupt.recv() => anyhow::bail!("stopped at once"),
+        _ = terminate.recv() => anyhow::bail!("stopped at once"),
+    }
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct Running {
+    engine: Engine,
+    pool: Pool<LocalSource>,
+    health: rpc::Health,
+    address: SocketAddr,
+    drain_timeout: Duration,
+    /// No more connections.
+    closing: CancellationToken,
+    connections: JoinHandle<std::io::Result<()>>,
+}
+
+/// Starts a server with these handlers: the store first, then what was left in it, then the slots, and when all is there
+/// the port.
+pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Running> {
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", settings.listen))?;
+    let address = listener.local_addr()?;
+    let folder = settings.data_dir.clone();
+    let store_settings =
+        store::Settings { queue_max: settings.queue_max, readers: READERS, keeper: rand::random() };
+    let store = tokio::task::spawn_blocking(move || SqliteStore::open(&folder, store_settings)).await??;
+    let engine_settings = engine::Settings {
+        lease_duration: settings.lease_duration,
+        accept_timeout: settings.accept_timeout,
+        cancel_grace: settings.cancel_grace,
+        terms: Terms {
+            input_bytes_max: settings.input_bytes_max,
+            retention: settings.retention,
+            ..Terms::default()
+        },
+        progress_timeouts: registry.progress_timeouts().collect(),
+    };
+    let clock = Arc::new(SystemClock::new());
+    let engine = Engine::start_up(Arc::new(store), clock, engine_settings, Arc::new(rand::random)).await?;
+    let pool = Pool::start(LocalSource::new(engine.clone(), POOL_NAME), registry, settings.slots);
+    let server = rpc::Server::new(rpc::Options {
+        allowed_hosts: settings.allowed_hosts,
+        connections_max: settings.connections_max,
+        ..Default::default()
+    })
+    .service(rpc::Jobs::service(engine.clone()));
+    let health = server.health();
+    let closing = CancellationToken::new();
+    let connections = tokio::spawn(server.serve(listener, closing.clone().cancelled_owned()));
+    tracing::info!(%address, data_dir = %settings.data_dir.display(), slots = settings.slots, "serving");
+    Ok(Running { engine, pool, health, address, drain_timeout: settings.drain_timeout, closing, connections })
+}
+
+impl Running {
+    /// The address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The engine, for a program that has the server inside.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Stops in good order: no new work, an end for what runs, an end for who watches, then the store.
+    pub async fn shut_down(self) {
+        self.health.not_serving().await;
+        self.pool.drain(self.drain_timeout).await;
+        self.engine.close_watches();
+        self.closing.cancel();
+        match self.connections.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the port was not closed in good order"),
+            Err(error) => tracing::error!(%error, "the port was not closed in good order"),
+        }
+        self.engine.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// Begins to log to standard error, as the settings say.
+pub fn log(settings: &Settings) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&settings.log).with_context(|| format!("log is {:?}", settings.log))?;
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let begun = match settings.log_format {
+        LogFormat::Text => logs.try_init(),
+        LogFormat::Json => logs.json().try_init(),
+    };
+    begun.map_err(|error| anyhow::anyhow!("logs cannot be written: {error}"))
+}
+
+/// The runtime that a server runs in.
+pub fn runtime(worker_threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(worker_threads).enable_all().build()
+}
