@@ -1,0 +1,171 @@
+//! What runs a job of one kind, and what it can see and say of it.
+
+use super::source::{Assignment, JobSource};
+use crate::engine::Error;
+use crate::job::limits::*;
+use crate::job::{Failure, LeaseToken, LogLevel, LogLine, Metrics, Progress, Refusal, reason};
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Runs jobs of one kind.
+///
+/// A handler in the server's process is trusted: a panic ends its job only, but one that blocks its thread blocks others as
+/// well, and cannot be stopped.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// Does the job; returns its result as JSON text.
+    ///
+    /// It is dropped, at any await, when its lease is lost: its job was cancelled and it did not stop in time, an attempt
+    /// took too long or was silent for too long.
+    async fn run(&self, context: &Context) -> Result<Bytes, Failure>;
+
+    /// How long an attempt may be silent, for jobs that do not say so themselves.
+    fn progress_timeout(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// Handlers by kind.
+#[derive(Clone, Default)]
+pub struct Registry(BTreeMap<String, Arc<dyn Handler>>);
+
+impl Registry {
+    /// Lets `handler` run the jobs of `kind`, in place of another that did so.
+    pub fn with(mut self, kind: impl Into<String>, handler: impl Handler) -> Self {
+        self.0.insert(kind.into(), Arc::new(handler));
+        self
+    }
+
+    /// The handler of a kind.
+    pub fn get(&self, kind: &str) -> Option<&Arc<dyn Handler>> {
+        self.0.get(kind)
+    }
+
+    /// The kinds that have one.
+    pub fn kinds(&self) -> Arc<[String]> {
+        self.0.keys().cloned().collect()
+    }
+
+    /// How long attempts may be silent, by kind, where a handler says so.
+    pub fn progress_timeouts(&self) -> impl Iterator<Item = (String, Duration)> + '_ {
+        self.0.iter().filter_map(|(kind, handler)| Some((kind.clone(), handler.progress_timeout()?)))
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// What a handler knows of its job, and what it can say of it.
+///
+/// Each method that says something fails when the lease is lost; the handler may as well go on, since it is stopped anyway.
+pub struct Context {
+    /// What is to be done.
+    pub assignment: Assignment,
+    token: LeaseToken,
+    source: Arc<dyn JobSource>,
+    cancelled: CancellationToken,
+    log_lines: Mutex<u64>,
+}
+
+impl Context {
+    /// The context of one attempt.
+    pub fn new(assignment: Assignment, token: LeaseToken, source: Arc<dyn JobSource>) -> Self {
+        Self { assignment, token, source, cancelled: CancellationToken::new(), log_lines: Mutex::new(0) }
+    }
+
+    /// Turns true when the job is to stop; what is returned after that does not count.
+    pub fn cancelled(&self) -> &CancellationToken {
+        &self.cancelled
+    }
+
+    /// Reads the input; what is wrong with it is a permanent failure that names the field.
+    pub fn parse_input<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_slice(&self.assignment.input).map_err(|error| invalid_input(error.to_string()))
+    }
+
+    /// Shows how far the attempt has come.
+    pub fn progress(&self, progress: Progress) -> Result<(), Failure> {
+        let text = |text: String| truncated(text, STAGE_CHARACTERS_MAX);
+        let progress = Progress { stage: text(progress.stage), unit: text(progress.unit), ..progress };
+        self.source.report(&self.token, Some(progress), Metrics::new()).map_err(failure_of)
+    }
+
+    /// Shows measurements; those of other names stay as they are. At most 64 names are kept.
+    pub fn metrics(&self, metrics: Metrics) -> Result<(), Failure> {
+        if metrics.len() > METRICS_MAX
+            || metrics.keys().any(|name| name.chars().count() > NAME_CHARACTERS_MAX)
+        {
+            let text =
+                format!("at most {METRICS_MAX} metrics with names of {NAME_CHARACTERS_MAX} characters");
+            return Err(Failure::new(reason::HANDLER_ERROR, text).permanent());
+        }
+        self.source.report(&self.token, None, metrics).map_err(failure_of)
+    }
+
+    /// Enters another stage, which becomes part of the job's history.
+    pub async fn stage(&self, name: &str) -> Result<(), Failure> {
+        let name = truncated(name.to_owned(), STAGE_CHARACTERS_MAX);
+        self.source.enter_stage(&self.token, name).await.map_err(failure_of)
+    }
+
+    /// Writes to the main output.
+    pub async fn output(&self, text: impl Into<Bytes>) -> Result<(), Failure> {
+        self.output_to("", text).await
+    }
+
+    /// Writes to a channel of the output; the empty one is the main output.
+    pub async fn output_to(&self, channel: &str, data: impl Into<Bytes>) -> Result<(), Failure> {
+        self.source.append_output(&self.token, channel, data.into()).await.map_err(failure_of)
+    }
+
+    /// Writes a line to the job's log; a longer one than 8 KiB is cut.
+    pub async fn log(&self, level: LogLevel, message: impl Into<String>) -> Result<(), Failure> {
+        let mut message: String = message.into();
+        message.truncate(message.floor_char_boundary(LOG_LINE_BYTES_MAX));
+        let offset = {
+            let mut lines = self.log_lines.lock();
+            *lines += 1;
+            *lines - 1
+        };
+        let lines = vec![LogLine { level, message }];
+        self.source.append_log(&self.token, offset, lines).await.map_err(failure_of)
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Context").field("token", &self.token).finish_non_exhaustive()
+    }
+}
+
+/// The failure of a job whose input its handler cannot use.
+pub fn invalid_input(message: impl Into<String>) -> Failure {
+    Failure::new("INVALID_INPUT", message).permanent()
+}
+
+/// What a handler fails of when it cannot say something.
+fn failure_of(error: Error) -> Failure {
+    match error {
+        Error::Refused(refusal @ (Refusal::OutputLimit { .. } | Refusal::ChannelLimit)) => {
+            Failure::new("OUTPUT_LIMIT", refusal.to_string()).permanent()
+        }
+        error => Failure::new(reason::HANDLER_ERROR, format!("a report was refused: {error}")),
+    }
+}
+
+fn truncated(text: String, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => text[..end].to_owned(),
+        None => text,
+    }
+}
