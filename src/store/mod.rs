@@ -4,9 +4,11 @@
 //! [`transition`](crate::job::transition) decide, and writes row, events, request id and output together or not at all. It
 //! knows jobs, not queues, leases' deadlines or watchers.
 
+mod memory;
 mod record;
 mod sqlite;
 
+pub use memory::MemoryStore;
 pub use sqlite::{Settings, SqliteStore};
 
 use crate::job::{Command, Event, Job, JobId, Keeper, LeaseToken, Live, Refusal, Sequence, Snapshot, Spec};
@@ -254,4 +256,14 @@ pub enum OpenError {
         /// What went wrong.
         why: String,
     },
+}
+
+/// A number from 0 to 1 for one job out of the chance of a whole sweep.
+///
+/// The finalizer of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014).
+fn jitter(chance: u64, ordinal: i64) -> f64 {
+    let mut z = chance ^ (ordinal as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }

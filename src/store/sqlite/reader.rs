@@ -91,15 +91,18 @@ impl Readers {
     pub fn held(&self, keeper: Keeper, after: Option<JobId>, limit: usize) -> Result<Vec<Job>, Error> {
         let connection = self.connection();
         let sql = format!(
-            "SELECT {} {} WHERE j.place = 4 AND j.ordinal > ?1 ORDER BY j.ordinal LIMIT ?2",
+            "SELECT {} {} WHERE j.place = 4 AND j.ordinal > ?1 ORDER BY j.ordinal",
             rows::JOB,
             rows::FROM_JOBS.replace("jobs j", "jobs j INDEXED BY held")
         );
         let mut statement = connection.prepare_cached(&sql).map_err(ReadError::from)?;
         let after = after.map_or(i64::MIN, JobId::ordinal);
-        let mut rows = statement.query([after, limit as i64]).map_err(ReadError::from)?;
+        let mut rows = statement.query([after]).map_err(ReadError::from)?;
         let mut held = Vec::new();
-        while let Some(row) = rows.next().map_err(ReadError::from)? {
+        // Whose a lease is stands in the record; those of others must not shorten the page.
+        while held.len() < limit
+            && let Some(row) = rows.next().map_err(ReadError::from)?
+        {
             match rows::read_job(row) {
                 Ok(job) if job.lease.as_ref().is_some_and(|lease| lease.keeper == keeper) => held.push(job),
                 Ok(_) => {}

@@ -3,7 +3,7 @@
 use super::rows::{self, ReadError};
 use super::writer::Writer;
 use crate::job::{Command, Timestamp, Transition};
-use crate::store::Swept;
+use crate::store::{Swept, jitter};
 use rusqlite::{OptionalExtension, params};
 
 /// How many different limits of one key are told apart; jobs with yet another wait until one of these is gone.
@@ -110,14 +110,4 @@ fn first_blocked(writer: &Writer, tenant: &str, key: &str) -> Result<Option<i64>
         best = Some(best.map_or(first, |best| best.min(first)));
     }
     Ok(best.map(|(_, ordinal)| ordinal))
-}
-
-/// A number from 0 to 1 for one job out of the chance of a whole sweep.
-///
-/// The finalizer of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014).
-fn jitter(chance: u64, ordinal: i64) -> f64 {
-    let mut z = chance ^ (ordinal as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -1,0 +1,324 @@
+//! Jobs in memory: small and obviously correct, the model that every other store is compared with.
+//!
+//! It keeps values in maps, looks at all of them for each question, and is gone with its process.
+
+use super::*;
+use crate::job::{Body, IDS_PER_MILLISECOND, Place, State, transition};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A store for tests and simulations.
+#[derive(Debug)]
+pub struct MemoryStore {
+    kept: Mutex<Kept>,
+    queue_max: u64,
+    keeper: Keeper,
+}
+
+/// All that is committed.
+#[derive(Clone, Debug, Default)]
+struct Kept {
+    jobs: BTreeMap<JobId, Record>,
+    /// By tenant and request id: the request's fingerprint, and the job that it made.
+    requests: BTreeMap<(String, String), ([u8; 32], JobId)>,
+    /// For each set of kinds the tenant that was served last.
+    served: BTreeMap<Arc<[String]>, String>,
+}
+
+/// A job and what belongs to it.
+#[derive(Clone, Debug)]
+struct Record {
+    job: Job,
+    spec: Arc<Spec>,
+    events: Vec<Event>,
+    result: Option<Bytes>,
+    /// The latest-wins part, and the attempt that it belongs to.
+    live: (u32, Live),
+}
+
+impl MemoryStore {
+    /// An empty store in which `queue_max` jobs may wait.
+    pub fn new(queue_max: u64, keeper: Keeper) -> Self {
+        Self { kept: Mutex::default(), queue_max, keeper }
+    }
+
+    /// A copy as a restart would leave it: with all that is stored, and nothing that was only remembered.
+    pub fn reopened(&self) -> Self {
+        let kept = Kept { served: BTreeMap::new(), ..self.kept.lock().clone() };
+        Self { kept: Mutex::new(kept), queue_max: self.queue_max, keeper: self.keeper }
+    }
+}
+
+impl Store for MemoryStore {
+    fn commit(&self, batch: Vec<Operation>, now: Timestamp) -> Result<Vec<Outcome>, Error> {
+        let mut kept = self.kept.lock();
+        let carry_out = |operation| match operation {
+            Operation::Submit(submissions) => Outcome::Submit(kept.submit(&submissions, self.queue_max, now)),
+            Operation::Claim(claim) => Outcome::Claim(kept.claim(&claim, self.keeper, now)),
+            Operation::Apply(id, command) => Outcome::Apply(kept.apply(id, *command, now).map(Box::new)),
+            Operation::Sweep { limit, chance } => Outcome::Sweep(kept.sweep(limit, chance, now)),
+            Operation::KeepLive(updates) => {
+                updates.into_iter().for_each(|update| kept.keep_live(update));
+                Outcome::KeepLive
+            }
+        };
+        Ok(batch.into_iter().map(carry_out).collect())
+    }
+
+    fn get(&self, ids: &[JobId], parts: Parts) -> Result<Vec<Option<Snapshot>>, Error> {
+        let kept = self.kept.lock();
+        Ok(ids.iter().map(|id| kept.jobs.get(id).map(|record| record.snapshot(parts))).collect())
+    }
+
+    fn list(
+        &self,
+        tenant: &str,
+        before: Option<JobId>,
+        limit: usize,
+        parts: Parts,
+    ) -> Result<Vec<Snapshot>, Error> {
+        let kept = self.kept.lock();
+        let newest_first = kept.jobs.iter().rev();
+        let older = newest_first.filter(|(id, _)| before.is_none_or(|before| **id < before));
+        let theirs = older.filter(|(_, record)| record.job.tenant == tenant);
+        Ok(theirs.take(limit).map(|(_, record)| record.snapshot(parts)).collect())
+    }
+
+    fn events(&self, wanted: &[(JobId, Sequence)], limit: EventLimit) -> Result<Vec<Vec<Event>>, Error> {
+        let kept = self.kept.lock();
+        let history = |(id, after): &(JobId, Sequence)| match kept.jobs.get(id) {
+            Some(record) => record.history(*after, limit),
+            None => Vec::new(),
+        };
+        Ok(wanted.iter().map(history).collect())
+    }
+
+    fn held(&self, after: Option<JobId>, limit: usize) -> Result<Vec<Job>, Error> {
+        let kept = self.kept.lock();
+        let jobs = kept.jobs.values().map(|record| &record.job);
+        let later = jobs.filter(|job| after.is_none_or(|after| job.id > after));
+        let held = later.filter(|job| job.lease.as_ref().is_some_and(|lease| lease.keeper == self.keeper));
+        Ok(held.take(limit).cloned().collect())
+    }
+
+    fn keeper(&self) -> Keeper {
+        self.keeper
+    }
+}
+
+impl Kept {
+    /// Looks at all of them before it takes one in.
+    fn submit(
+        &mut self,
+        submissions: &[Submission],
+        queue_max: u64,
+        now: Timestamp,
+    ) -> Result<Vec<Submitted>, Rejection> {
+        let mut within = BTreeMap::new();
+        let mut new = 0;
+        for (index, Submission { spec, .. }) in submissions.iter().enumerate() {
+            let Some(request) = &spec.request else {
+                new += 1;
+                continue;
+            };
+            let key = (spec.tenant.clone(), request.id.clone());
+            let kept = self.requests.get(&key).map(|(fingerprint, _)| *fingerprint);
+            match kept.or_else(|| within.get(&key).copied()) {
+                Some(fingerprint) if fingerprint == request.fingerprint => {}
+                Some(_) => return Err(Rejection::RequestIdReused { index }),
+                None => {
+                    within.insert(key, request.fingerprint);
+                    new += 1;
+                }
+            }
+        }
+        let waiting = self.jobs.values().filter(|record| record.job.state.is_waiting()).count() as u64;
+        if new > 0 && waiting + new > queue_max {
+            return Err(Rejection::QueueFull { limit: queue_max });
+        }
+        Ok(submissions.iter().map(|submission| self.admit(submission, now)).collect())
+    }
+
+    fn admit(&mut self, submission: &Submission, now: Timestamp) -> Submitted {
+        let spec = &submission.spec;
+        let key = spec.request.as_ref().map(|request| (spec.tenant.clone(), request.id.clone()));
+        if let Some((_, id)) = key.as_ref().and_then(|key| self.requests.get(key)) {
+            return Submitted::Repeated(*id);
+        }
+        let (id, create_time) = self.next_ticket(submission.chance, now);
+        let job = Job::new(id, spec, create_time);
+        if let (Some(key), Some(request)) = (key, &spec.request) {
+            self.requests.insert(key, (request.fingerprint, id));
+        }
+        let events = vec![job.first_event()];
+        let record = Record {
+            job: job.clone(),
+            spec: Arc::clone(spec),
+            events,
+            result: None,
+            live: Default::default(),
+        };
+        self.jobs.insert(id, record);
+        Submitted::Created(Box::new(job))
+    }
+
+    /// An id and a time of creation behind all others.
+    fn next_ticket(&self, chance: u64, now: Timestamp) -> (JobId, Timestamp) {
+        let Some((last, record)) = self.jobs.last_key_value() else {
+            return (JobId::new(now, 0, chance), now);
+        };
+        let create_time = now.max(record.job.create_time);
+        let id = JobId::new(create_time, 0, chance);
+        if id.ordinal() > last.ordinal() {
+            return (id, create_time);
+        }
+        // A counter that runs over goes on in the next millisecond.
+        let next = last.ordinal() + 1;
+        let millisecond = Timestamp::from_micros(next / i64::from(IDS_PER_MILLISECOND) * 1000);
+        (JobId::new(millisecond, JobId::counter(next), chance), create_time.max(millisecond))
+    }
+
+    fn claim(&mut self, claim: &Claim, keeper: Keeper, now: Timestamp) -> Vec<Claimed> {
+        let mut claimed = Vec::new();
+        for secret in &claim.secrets {
+            let Some(id) = self.first_ready(&claim.kinds) else { break };
+            let command = Command::Lease {
+                worker: claim.worker.clone(),
+                keeper,
+                secret: *secret,
+                in_process: claim.in_process,
+                accept: claim.in_process,
+            };
+            let step = self.apply(id, command, now).expect("a ready job can be leased");
+            let token = step.job.lease_token().expect("it was just leased");
+            let snapshot = Snapshot { live: Live::default(), ..self.jobs[&id].snapshot(Parts::FULL) };
+            self.served.insert(Arc::clone(&claim.kinds), snapshot.job.tenant.clone());
+            claimed.push(Claimed { snapshot, token, events: step.events });
+        }
+        claimed
+    }
+
+    /// The best ready job of the tenant whose turn it is.
+    fn first_ready(&self, kinds: &Arc<[String]>) -> Option<JobId> {
+        let jobs = self.jobs.values().map(|record| &record.job);
+        let ready: Vec<&Job> =
+            jobs.filter(|job| job.place() == Place::Ready && kinds.contains(&job.kind)).collect();
+        let tenants: BTreeSet<&String> = ready.iter().map(|job| &job.tenant).collect();
+        let behind_last = |tenant: &&&String| self.served.get(kinds).is_none_or(|last| **tenant > last);
+        let turn = tenants.iter().find(behind_last).or(tenants.first())?;
+        ready.iter().filter(|job| job.tenant == **turn).min_by_key(|job| rank(job)).map(|job| job.id)
+    }
+
+    fn apply(&mut self, id: JobId, command: Command, now: Timestamp) -> Result<Transition, Rejection> {
+        let record = self.jobs.get_mut(&id).ok_or(Rejection::NotFound)?;
+        let step = transition(&record.job, command, now)?;
+        record.job = step.job.clone();
+        record.events.extend(step.events.iter().cloned());
+        if let Some(result) = &step.result {
+            record.result = Some(result.clone());
+        }
+        if let Some(live) = &step.live {
+            record.live = (step.job.attempt, live.clone());
+        }
+        Ok(step)
+    }
+
+    fn sweep(&mut self, limit: usize, chance: u64, now: Timestamp) -> Swept {
+        let mut transitions = Vec::new();
+        let due = self.jobs.values().filter_map(|record| Some((record.job.next_due()?, record.job.id)));
+        let mut due: Vec<_> = due.filter(|(time, _)| *time <= now).collect();
+        due.sort_unstable();
+        for (_, id) in due.into_iter().take(limit) {
+            let command =
+                Command::Advance { live: self.jobs[&id].live(), jitter: jitter(chance, id.ordinal()) };
+            transitions.extend(self.apply(id, command, now));
+        }
+        while transitions.len() < limit
+            && let Some(id) = self.first_blocked()
+        {
+            transitions.extend(self.apply(id, Command::Grant, now));
+        }
+        let next_due = match transitions.len() < limit {
+            true => self.jobs.values().filter_map(|record| record.job.next_due()).min(),
+            false => Some(now),
+        };
+        Swept { transitions, next_due }
+    }
+
+    /// The best blocked job of the first concurrency key that has a place for one.
+    fn first_blocked(&self) -> Option<JobId> {
+        let mut taken: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+        let keyed = || self.jobs.values().filter_map(|record| Some((key(&record.job)?, &record.job)));
+        for (key, _) in keyed().filter(|(_, job)| job.granted) {
+            *taken.entry(key).or_default() += 1;
+        }
+        let blocked = keyed().filter(|(_, job)| job.place() == Place::Blocked);
+        let fitting = blocked.filter(|(key, job)| {
+            let limit = job.options.concurrency.as_ref().map_or(0, |concurrency| concurrency.limit);
+            taken.get(key).copied().unwrap_or(0) < limit
+        });
+        fitting.min_by_key(|(key, job)| (*key, rank(job))).map(|(_, job)| job.id)
+    }
+
+    fn keep_live(&mut self, update: LiveUpdate) {
+        if let Some(record) = self.jobs.get_mut(&update.job)
+            && matches!(record.job.state, State::Running | State::Cancelling)
+            && record.job.attempt == update.attempt
+        {
+            record.live = (update.attempt, update.live);
+        }
+    }
+}
+
+impl Record {
+    /// What is latest-wins of the current or last attempt, never of one before it.
+    fn live(&self) -> Live {
+        match &self.live {
+            (attempt, live) if *attempt == self.job.attempt => live.clone(),
+            _ => Live::default(),
+        }
+    }
+
+    fn snapshot(&self, parts: Parts) -> Snapshot {
+        Snapshot {
+            job: self.job.clone(),
+            labels: self.spec.labels.clone(),
+            request_id: self.spec.request.as_ref().map(|request| request.id.clone()),
+            retry_of: self.spec.retry_of,
+            input: parts.payloads.then(|| self.spec.input.clone()),
+            result: self.result.clone().filter(|_| parts.payloads),
+            live: self.live(),
+        }
+    }
+
+    fn history(&self, after: Sequence, limit: EventLimit) -> Vec<Event> {
+        let mut bytes = 0;
+        let later = self.events.iter().filter(|event| event.sequence > after).take(limit.events);
+        let page = later.enumerate().take_while(|(index, event)| {
+            bytes += size(event);
+            *index == 0 || bytes <= limit.bytes
+        });
+        page.map(|(_, event)| event.clone()).collect()
+    }
+}
+
+/// Its order of merit: priority, then creation.
+fn rank(job: &Job) -> (Reverse<i8>, JobId) {
+    (Reverse(job.options.priority), job.id)
+}
+
+/// Its concurrency key, within its tenant.
+fn key(job: &Job) -> Option<(&str, &str)> {
+    Some((&job.tenant, &job.options.concurrency.as_ref()?.key))
+}
+
+/// About how many bytes it takes.
+fn size(event: &Event) -> usize {
+    let result = match &event.body {
+        Body::StateChanged(change) => change.result.as_ref().map_or(0, Bytes::len),
+        _ => 0,
+    };
+    result + postcard::to_stdvec(event).map_or(0, |record| record.len())
+}
