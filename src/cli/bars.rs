@@ -24,12 +24,12 @@ pub struct Terminal(MultiProgress);
 impl Terminal {
     /// Another bar, below those that are there.
     pub fn bar(&self, label: &str) -> Bar {
-        let bar = self.0.add(ProgressBar::new(LENGTH));
-        bar.enable_steady_tick(TICK);
-        let label = if label.is_empty() { String::new() } else { format!("{label:<10} ") };
-        bar.set_prefix(label);
         let head = Arc::new(Mutex::new(String::new()));
-        Bar { bar, head, measured: None }
+        let label = if label.is_empty() { String::new() } else { format!("{label:<10} ") };
+        let bar = ProgressBar::new(LENGTH).with_style(style(false, Arc::clone(&head))).with_prefix(label);
+        let bar = self.0.add(bar);
+        bar.enable_steady_tick(TICK);
+        Bar { bar, head, measured: false }
     }
 }
 
@@ -40,15 +40,15 @@ pub struct Bar {
     /// What stands behind the bar.
     head: Arc<Mutex<String>>,
     /// Whether the style has a bar, or only shows that something goes on.
-    measured: Option<bool>,
+    measured: bool,
 }
 
 impl Bar {
     fn draw(&mut self, view: &View, head: String) {
         let measured = view.progress.fraction.is_some();
         *self.head.lock() = head;
-        if self.measured != Some(measured) {
-            self.measured = Some(measured);
+        if self.measured != measured {
+            self.measured = measured;
             self.bar.set_style(style(measured, Arc::clone(&self.head)));
         }
         self.bar.set_position(position(view));

@@ -69,7 +69,7 @@ impl Demo {
             if self.exit {
                 return anyhow::Ok(all_succeeded);
             }
-            println!("{}", hints(server));
+            println!("\n{}", hints(server).trim_start());
             std::future::pending().await
         };
         let all_succeeded = tokio::select! {
