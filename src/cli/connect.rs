@@ -76,7 +76,7 @@ pub struct NoServer {
 
 /// What a script is told of an error: 2 for what cannot be asked for, 3 for no server, 1 for everything else.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<Usage>() || error.downcast_ref::<Usage>().is_some() {
+    if error.is::<Usage>() {
         return 2;
     }
     if error.is::<NoServer>() {

@@ -58,7 +58,7 @@ impl Cli {
 }
 
 fn run_server(serve: serve::Serve) -> anyhow::Result<ExitCode> {
-    let settings = serve.settings()?;
+    let settings = serve.settings().map_err(|error| connect::Usage(format!("{error:#}")))?;
     serve::log(&settings)?;
     serve::runtime(settings.worker_threads)?.block_on(serve::run(settings))?;
     Ok(ExitCode::SUCCESS)
