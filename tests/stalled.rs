@@ -8,10 +8,13 @@ use longhaul::job::Failure;
 use longhaul::proto::job_event;
 use longhaul::worker::{Context, Handler, Registry};
 use std::sync::Arc;
-use support::{Server, ok, start, watch, within};
+use support::{Client, Server, ok, start, watch, within};
 use tokio::sync::Notify;
+use tonic::transport::Endpoint;
 
 const STALLED: usize = 50;
+/// The smallest that HTTP/2 begins with.
+const WINDOW: u32 = 65_535;
 const PIECE: usize = 64 << 10;
 const OUTPUT: usize = 30 << 20;
 /// What the memory may rise by; what the stalled ones were not sent is far more.
@@ -38,6 +41,14 @@ fn memory() -> usize {
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
 }
 
+/// A client on a connection of its own that takes in little of what it does not read: what it buffers itself is not the
+/// server's memory.
+async fn impatient(server: &Server) -> Client {
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address())).unwrap();
+    let endpoint = endpoint.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+    Client::new(endpoint.connect().await.unwrap())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watchers_that_stop_reading_hold_up_nobody_and_take_no_memory() {
     let ready = Arc::new(Notify::new());
@@ -46,8 +57,7 @@ async fn watchers_that_stop_reading_hold_up_nobody_and_take_no_memory() {
     let job = ok(client.start_job(start("flood", "{}"))).await;
     let mut stalled = Vec::new();
     for _ in 0..STALLED {
-        // A connection of its own, so that it stalls nobody else's flow control.
-        let mut client = server.client().await;
+        let mut client = impatient(&server).await;
         let mut stream = ok(client.watch_job(watch(&job, 0))).await;
         within(stream.message()).await.unwrap().expect("the snapshot");
         stalled.push((client, stream));
