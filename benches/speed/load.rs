@@ -1,7 +1,11 @@
 //! The load, in its own process: so many callers on so many connections, each with one call at a time.
 
 use crate::calls::{self, Call};
+use crate::lives::{self, Lives};
+use crate::stalled::{self, Stalled};
+use crate::watchers::{self, Watchers};
 use anyhow::Context as _;
+use longhaul::cli::serve;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -10,6 +14,8 @@ use tonic::transport::{Channel, Endpoint};
 
 /// How long callers call before anything counts: until connections, caches and the store's files are there.
 const WARM_UP: Duration = Duration::from_millis(500);
+/// With one, the load and not the server would be the limit.
+const THREADS: usize = 2;
 /// No load takes this long; one that does hangs.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -18,6 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(180);
 pub enum Load {
     /// Calls of one kind, for a time.
     Calls(Calls),
+    /// Whole lives of jobs.
+    Lives(Lives),
+    /// Many watchers of one job.
+    Watchers(Watchers),
+    /// Watchers that stop reading.
+    Stalled(Stalled),
 }
 
 /// Calls of one kind.
@@ -43,21 +55,19 @@ pub struct Figures {
 
 /// Does what was ordered, and prints what was measured.
 pub fn run(order: Load) -> anyhow::Result<()> {
-    // Two threads, as a client has that waits for many calls: with one, the load and not the server would be the limit.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::env::var("LT").ok().and_then(|t| t.parse().ok()).unwrap_or(2))
-        .enable_all()
-        .build()?;
-    let measured = runtime.block_on(async {
-        let measuring = async {
-            match order {
-                Load::Calls(order) => Ok(serde_json::to_string(&calls(order).await?)?),
-            }
-        };
-        tokio::time::timeout(PATIENCE, measuring).await.context("the load did not end")?
-    });
-    println!("{}", measured.and_then(|result: String| anyhow::Ok(result))?);
+    let runtime = serve::runtime(THREADS)?;
+    let measured = runtime.block_on(async { tokio::time::timeout(PATIENCE, measure(order)).await });
+    println!("{}", measured.context("the load did not end")??);
     Ok(())
+}
+
+async fn measure(order: Load) -> anyhow::Result<String> {
+    Ok(match order {
+        Load::Calls(order) => serde_json::to_string(&calls(order).await?),
+        Load::Lives(order) => serde_json::to_string(&lives::run(order).await?),
+        Load::Watchers(order) => serde_json::to_string(&watchers::run(order).await?),
+        Load::Stalled(order) => serde_json::to_string(&stalled::run(order).await?),
+    }?)
 }
 
 /// Connections to one server, each with its own socket.

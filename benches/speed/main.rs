@@ -6,10 +6,15 @@
 mod calls;
 mod disk;
 mod echo;
+mod handlers;
+mod lives;
 mod load;
 mod measure;
 mod report;
+mod redis;
 mod roles;
+mod stalled;
+mod watchers;
 
 use clap::Parser;
 use std::time::Duration;

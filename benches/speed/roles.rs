@@ -1,17 +1,18 @@
 //! The processes of a run: how each is started, told what to do, and ended.
 
 use crate::load::Load;
-use crate::{echo, load};
+use crate::{echo, handlers, load};
 use anyhow::{Context as _, ensure};
+use longhaul::cli::serve;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// The threads that each server has for its calls.
-const WORKER_THREADS: usize = 2;
+pub const WORKER_THREADS: usize = 2;
 /// What a server's first line begins with; its address follows.
 const LISTENING: &str = "longhaul listening on ";
 
@@ -20,6 +21,8 @@ const LISTENING: &str = "longhaul listening on ";
 pub enum Role {
     /// A bare tonic server.
     Echo,
+    /// A longhaul with the kinds of the benchmark.
+    Handlers(PathBuf),
     /// Whoever calls; it prints what it measured as one line of JSON.
     Load(Load),
 }
@@ -27,7 +30,8 @@ pub enum Role {
 /// Plays the role until it is over.
 pub fn play(role: &str) -> anyhow::Result<()> {
     match serde_json::from_str(role)? {
-        Role::Echo => longhaul::cli::serve::runtime(WORKER_THREADS)?.block_on(echo::serve()),
+        Role::Echo => serve::runtime(WORKER_THREADS)?.block_on(echo::serve()),
+        Role::Handlers(folder) => serve::runtime(WORKER_THREADS)?.block_on(handlers::serve(folder)),
         Role::Load(order) => load::run(order),
     }
 }
@@ -56,6 +60,11 @@ impl Server {
         command.args(["serve", "--listen", "127.0.0.1:0", "--slots", "0", "--log", "warn", "--data-dir"]);
         command.arg(folder).args(["--worker-threads", &WORKER_THREADS.to_string()]);
         Self::spawn(&mut command)
+    }
+
+    /// A longhaul that runs the kinds of the benchmark.
+    pub fn handlers(folder: &Path) -> anyhow::Result<Self> {
+        Self::spawn(&mut myself(&Role::Handlers(folder.to_owned()))?)
     }
 
     fn spawn(command: &mut Command) -> anyhow::Result<Self> {
