@@ -76,7 +76,8 @@ impl Caller {
                 grpc.unary(Request::new(wish("bench")), path, codec).await?;
             }
             Self::Start(client, named) => {
-                let request_id = if *named { format!("{:032x}", rand::random::<u128>()) } else { String::new() };
+                let request_id =
+                    if *named { format!("{:032x}", rand::random::<u128>()) } else { String::new() };
                 client.start_job(StartJobRequest { request_id, ..wish("bench") }).await?;
             }
             Self::Status(client, jobs) => {

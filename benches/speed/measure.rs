@@ -22,6 +22,10 @@ const STALLED: usize = 50;
 /// Makes all measurements that are wanted, and prints the table.
 pub fn all(options: &Options) -> anyhow::Result<()> {
     let mut report = Report::default();
+    let cores = std::thread::available_parallelism()?;
+    let busy = std::fs::read_to_string("/proc/loadavg")?;
+    let busy = busy.split(' ').next().unwrap_or_default();
+    println!("{cores} cores, load average {busy} before the run");
     let run = Run { options, echo: Server::echo()? };
     if options.wants("start") {
         run.start(&mut report)?;
@@ -130,14 +134,20 @@ impl Run<'_> {
     }
 
     fn watchers(&self, report: &mut Report) -> anyhow::Result<()> {
-        println!("\n{WATCHERS} watchers of one job on {WATCHERS_CONNECTIONS} connections, 20 updates a second");
+        println!(
+            "\n{WATCHERS} watchers of one job on {WATCHERS_CONNECTIONS} connections, 20 updates a second"
+        );
         let (mut ratios, mut bare_bytes, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
         let mut rates = Vec::new();
         for round in 1..=self.options.rounds {
             let folder = folder()?;
             let bare = self.watched(&Server::echo()?, true)?;
             let watched = self.watched(&Server::handlers(folder.path())?, false)?;
-            println!("  round {round}: bare stream {} · WatchJob {}", show_watched(&bare), show_watched(&watched));
+            println!(
+                "  round {round}: bare stream {} · WatchJob {}",
+                show_watched(&bare),
+                show_watched(&watched)
+            );
             ratios.push(watched.rate / bare.rate);
             rates.push(watched.rate);
             bare_bytes.push(bare.bytes_each);
@@ -174,7 +184,13 @@ impl Run<'_> {
     }
 
     /// Lets the echo and this server take turns.
-    fn pairs(&self, server: &Server, what: Call, callers: usize, connections: usize) -> anyhow::Result<Pairs> {
+    fn pairs(
+        &self,
+        server: &Server,
+        what: Call,
+        callers: usize,
+        connections: usize,
+    ) -> anyhow::Result<Pairs> {
         let time = self.options.round();
         let calls = |address, what| {
             let order = Calls { address, what, callers, connections, time };
