@@ -4,6 +4,7 @@ The binary is the one that LONGHAUL_BINARY names. Every server has a folder and 
 SIGTERM, and must not have logged a panic.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -122,10 +123,11 @@ def wiretap():
     carried = {"up": 0, "down": 0}
 
     def pump(source, target, direction):
-        while data := source.recv(1 << 16):
-            carried[direction] += len(data)
-            target.sendall(data)
-        target.close()
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                carried[direction] += len(data)
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
 
     def tap(address):
         host, port = address.split(":")
