@@ -1,4 +1,4 @@
-"""What the crash tests share: generated stubs, a server to start and kill, and the rules that a history keeps.
+"""What the crash tests share: generated stubs, a server to start and kill, and what must be true for ever of a job.
 
 The stubs are generated into a temporary folder, so nothing generated lies in the repository.
 """
@@ -50,9 +50,9 @@ def connect(address):
 class Server:
     """The real binary on a data folder; `environment` is added to ours."""
 
-    def __init__(self, binary, folder, slots, environment=None, log=None):
+    def __init__(self, binary, folder, slots, environment=None, log=None, drain="2s"):
         command = [str(binary), "serve", "--listen", "127.0.0.1:0", "--data-dir", str(folder)]
-        command += ["--slots", str(slots), "--worker-threads", "2", "--log", "warn", "--drain-timeout", "2s"]
+        command += ["--slots", str(slots), "--worker-threads", "2", "--log", "warn", "--drain-timeout", drain]
         self.log = open(log or "/dev/null", "ab")
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self.log, env=environment, text=True
@@ -152,3 +152,83 @@ def add_output(job, output, event):
         demand(event.output_reset.kept_bytes <= len(output), job, "keeps more than it has")
         return output[: event.output_reset.kept_bytes]
     return output
+
+
+class Told:
+    """A job that was asked for, and what clients were told about it."""
+
+    def __init__(self, request):
+        self.request = request
+        self.ticket = None
+        # Its state and sequence at the end, once that was shown.
+        self.outcome = None
+        self.cancelled = False
+        # Kept events as a watcher saw them, byte for byte.
+        self.seen = {}
+
+    def started(self, job):
+        """A start was answered."""
+        demand(job.labels["wish"] == self.request.labels["wish"], self.request.labels, "is answered by", job.labels)
+        demand(self.ticket in (None, job.id), self.request.request_id, "has jobs", self.ticket, "and", job.id)
+        self.ticket = job.id
+        self.shown(job)
+
+    def cancel_answered(self, job):
+        """A cancel was answered."""
+        demand(job.state == State.CANCELLING or job.state in FINAL, "a cancelled job is", job.state)
+        self.shown(job)
+        self.cancelled = job.state in (State.CANCELLING, State.CANCELLED)
+
+    def shown(self, job, now=False):
+        """A job was shown, as it is `now` or perhaps as it was while another client was told more."""
+        if job.state in FINAL:
+            outcome = (job.state, job.sequence)
+            demand(self.outcome in (None, outcome), job.id, "ended as", self.outcome, "and as", outcome)
+            demand(not self.cancelled or job.state == State.CANCELLED, job.id, "was cancelled and is", job.state)
+            self.outcome = outcome
+        elif now:
+            demand(not self.outcome, job.id, "ended as", self.outcome, "and is", job.state)
+            demand(not self.cancelled or job.state == State.CANCELLING, job.id, "was cancelled and is", job.state)
+        demand(not now or job.sequence >= max(self.seen, default=0), job.id, "has lost events at its end")
+
+    def saw(self, event):
+        """A watch showed a kept event."""
+        data = event.SerializeToString(deterministic=True)
+        known = self.seen.setdefault(event.sequence, data)
+        demand(known == data, event.job_id, "shows another event", event.sequence, "than before")
+
+    def check(self, stub, ticket):
+        """Compares all of that with what is kept now; the job, and its valid output."""
+        events = history(stub, ticket)
+        output = check_history(ticket, events)
+        job = stub.GetStatus(service_pb2.GetStatusRequest(job_id=ticket), timeout=30)
+        self.shown(job, now=True)
+        demand(job.sequence >= len(events), ticket, "is at", job.sequence, "of", len(events))
+        for sequence, data in self.seen.items():
+            demand(sequence <= len(events), ticket, "has lost event", sequence)
+            kept = events[sequence - 1].SerializeToString(deterministic=True)
+            demand(kept == data, ticket, "shows another event", sequence, "than a watcher saw")
+        if job.state in FINAL:
+            demand(job.sequence == len(events), ticket, "is at", job.sequence, "of", len(events))
+            last = events[-1].state_change.state
+            demand(last == job.state, ticket, "is", job.state, "and its last event says", last)
+        return job, output
+
+
+def account(stub, wishes):
+    """Lists all jobs, and accounts for each: those acknowledged are there, and the others are starts of unknown outcome.
+
+    `wishes` are found by what stands in their label. Returns the ticket of each.
+    """
+    found = {}
+    for job in all_jobs(stub):
+        wish = job.labels["wish"]
+        demand(wish in wishes, job.id, "was wished for by nobody")
+        demand(wish not in found, "wish", wish, "has jobs", found.get(wish), "and", job.id)
+        found[wish] = job.id
+        if wishes[wish].ticket == job.id:
+            wishes[wish].shown(job, now=True)
+    for name, wish in wishes.items():
+        if wish.ticket:
+            demand(found.get(name) == wish.ticket, wish.ticket, "is lost; there is", found.get(name))
+    return found

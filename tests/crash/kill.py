@@ -7,6 +7,7 @@ what a watcher can see though it did not last. A missing fsync is found by power
 import argparse
 import collections
 import contextlib
+import itertools
 import concurrent.futures
 import json
 import pathlib
@@ -22,7 +23,7 @@ import uuid
 import grpc
 
 from client import (
-    FINAL, KEPT, Server, State, Violation, add_output, all_jobs, check_history, connect, demand, history, service_pb2,
+    FINAL, KEPT, Server, State, Told, Violation, account, add_output, all_jobs, connect, demand, service_pb2,
 )
 
 SLOTS = 64
@@ -31,31 +32,26 @@ WORDS = "the quick brown fox jumps over the lazy dog and naps".split()
 BREAKS = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
-class Wish:
-    """A job that somebody asked for, under a number that stands in its labels."""
+class Wish(Told):
+    """Some job, under a number that stands in its labels."""
 
     def __init__(self, number, rng):
-        self.number = number
         kind = rng.random()
         seconds = 0 if kind < 0.6 else rng.uniform(0.05, 0.5) if kind < 0.85 else rng.uniform(1, 2.5)
         self.prompt = " ".join(rng.choices(WORDS, k=rng.randint(1, 8)))
         work = {"prompt": self.prompt, "seconds": seconds, "steps": rng.randint(1, 8), "seed": number}
         if rng.random() < 0.15:
             work["chaos"] = {"error": 0.5}
-        self.request = service_pb2.StartJobRequest(
+        request = service_pb2.StartJobRequest(
             kind="simulate",
             input_json=json.dumps(work),
             labels={"wish": str(number)},
             request_id=f"wish-{number}" if rng.random() < 0.6 else "",
         )
-        retry = self.request.options.retry_policy
+        retry = request.options.retry_policy
         retry.initial_interval.FromMilliseconds(20)
         retry.maximum_attempts = 4
-        self.ticket = None
-        self.outcome = None
-        self.cancelled = False
-        # Kept events as a watcher saw them, byte for byte.
-        self.seen = {}
+        super().__init__(request)
 
 
 class Watch:
@@ -84,9 +80,7 @@ class Watch:
             return
         demand(event.sequence == self.cursor + 1, job, "shows", event.sequence, "after", self.cursor)
         self.cursor = event.sequence
-        data = event.SerializeToString(deterministic=True)
-        known = self.wish.seen.setdefault(event.sequence, data)
-        demand(known == data, job, "shows another event", event.sequence, "than before")
+        self.wish.saw(event)
         if self.whole:
             self.output = add_output(job, self.output, event)
 
@@ -95,31 +89,11 @@ class Ledger:
     """What clients were told, which is what has to be true for ever."""
 
     def __init__(self):
-        self.wishes = []
+        self.wishes = {}
         self.watches = []
         self.counts = collections.Counter()
         self.violations = []
         self.lock = threading.Lock()
-
-    def started(self, wish, job):
-        """A start was answered."""
-        demand(job.labels["wish"] == str(wish.number), "wish", wish.number, "got the job of", job.labels)
-        demand(wish.ticket in (None, job.id), wish.request.request_id, "has jobs", wish.ticket, "and", job.id)
-        wish.ticket = job.id
-        self.counts["acknowledged"] += 1
-        self.shown(wish, job)
-
-    def shown(self, wish, job, now=False):
-        """A job was shown, as it is `now` or perhaps as it was while another client was told more."""
-        if job.state in FINAL:
-            outcome = (job.state, job.sequence)
-            demand(wish.outcome in (None, outcome), job.id, "ended as", wish.outcome, "and as", outcome)
-            demand(not wish.cancelled or job.state == State.CANCELLED, job.id, "was cancelled and is", job.state)
-            wish.outcome = outcome
-        elif now:
-            demand(not wish.outcome, job.id, "ended as", wish.outcome, "and is", job.state)
-            demand(not wish.cancelled or job.state == State.CANCELLING, job.id, "was cancelled and is", job.state)
-        demand(not now or job.sequence >= max(wish.seen, default=0), job.id, "has lost events at its end")
 
 
 class Round:
@@ -160,16 +134,18 @@ class Round:
         """Starts a job, or repeats a start that was made before, by whomever and with whatever outcome."""
         ledger = self.ledger
         with ledger.lock:
-            named = [wish for wish in ledger.wishes[-300:] if wish.request.request_id]
+            latest = list(ledger.wishes.values())[-300:]
+            named = [wish for wish in latest if wish.request.request_id]
             unknown = [wish for wish in named if not wish.ticket]
             if named and rng.random() < 0.2:
                 wish = rng.choice(unknown or named)
             else:
-                wish = Wish(len(ledger.wishes), rng)
-                ledger.wishes.append(wish)
+                number = len(ledger.wishes)
+                wish = ledger.wishes[str(number)] = Wish(number, rng)
         job = stub.StartJob(wish.request, timeout=10)
         with ledger.lock:
-            ledger.started(wish, job)
+            wish.started(job)
+            ledger.counts["acknowledged"] += 1
             self.here.append(wish)
 
     def watch(self, stub, rng):
@@ -198,14 +174,12 @@ class Round:
                 return
             wish = rng.choice(self.here[-50:])
         job = stub.CancelJob(service_pb2.CancelJobRequest(job_id=wish.ticket, reason="a test"), timeout=10)
-        demand(job.state == State.CANCELLING or job.state in FINAL, "a cancelled job is", job.state)
         with self.ledger.lock:
-            self.ledger.shown(wish, job)
-            wish.cancelled = job.state in (State.CANCELLING, State.CANCELLED)
+            wish.cancel_answered(job)
         other = rng.choice(self.here)
         job = stub.GetStatus(service_pb2.GetStatusRequest(job_id=other.ticket), timeout=10)
         with self.ledger.lock:
-            self.ledger.shown(other, job)
+            other.shown(job)
 
     def end(self):
         """Waits for all clients."""
@@ -236,47 +210,13 @@ def follow(ledger, watch, stub, messages):
         raise
 
 
-def check_after_restart(ledger, address):
-    """What was acknowledged is found, once each, as it was shown."""
-    channel, stub = connect(address)
-    found = {}
-    jobs = {}
-    for job in all_jobs(stub):
-        number = int(job.labels["wish"])
-        demand(number < len(ledger.wishes), job.id, "was wished for by nobody")
-        demand(number not in found, "wish", number, "has jobs", found.get(number), "and", job.id)
-        demand(job.id not in jobs, job.id, "is listed twice")
-        found[number] = job.id
-        jobs[job.id] = job
-    for wish in ledger.wishes:
-        if wish.ticket:
-            demand(found.get(wish.number) == wish.ticket, wish.ticket, "is lost; there is", found.get(wish.number))
-            ledger.shown(wish, jobs[wish.ticket], now=True)
-    # Those nobody was told about: at most the starts whose outcome is unknown.
-    unknown = {wish.number for wish in ledger.wishes if not wish.ticket}
-    strangers = set(found) - {wish.number for wish in ledger.wishes if wish.ticket}
-    demand(strangers <= unknown, "jobs that nobody can account for:", strangers - unknown)
-    channel.close()
-    return found
-
-
-def check_one(ledger, stub, number, ticket):
-    """One job at the end of all: one end, one history, one output, all as they were seen."""
-    wish = ledger.wishes[number]
-    events = history(stub, ticket)
-    output = check_history(ticket, events)
-    job = stub.GetStatus(service_pb2.GetStatusRequest(job_id=ticket), timeout=30)
+def check_one(wish, stub, ticket):
+    """One job at the end of all: one end, one history, one output."""
+    job, output = wish.check(stub, ticket)
     demand(job.state in FINAL, ticket, "has not ended")
-    demand(job.sequence == len(events), ticket, "is at", job.sequence, "of", len(events))
-    last = events[-1].state_change.state
-    demand(last == job.state, ticket, "is", job.state, "and its last event says", last)
-    for sequence, data in wish.seen.items():
-        demand(sequence <= len(events), ticket, "has lost event", sequence)
-        kept = events[sequence - 1].SerializeToString(deterministic=True)
-        demand(kept == data, ticket, "shows another event", sequence, "than a watcher saw")
     if job.state == State.SUCCEEDED:
         demand(output == wish.prompt.encode(), ticket, "wrote", output, "instead of", wish.prompt)
-    ledger.shown(wish, job, now=True)
+    wish.outcome = (job.state, job.sequence)
     return job.state, output
 
 
@@ -287,16 +227,17 @@ def check_end(ledger, address):
     while active := [job.id for job in all_jobs(stub) if job.state not in FINAL]:
         demand(time.monotonic() < until, len(active), "jobs do not end, for example", active[0])
         time.sleep(0.1)
-    found = check_after_restart(ledger, address)
+    found = account(stub, ledger.wishes)
     for watch in ledger.watches:
         while not watch.ended:
             follow(ledger, watch, stub, None)
-    for wish in [wish for wish in ledger.wishes if wish.request.request_id and wish.ticket][::10]:
-        ledger.started(wish, stub.StartJob(wish.request, timeout=30))
+    for wish in [wish for wish in ledger.wishes.values() if wish.request.request_id and wish.ticket][::10]:
+        wish.started(stub.StartJob(wish.request, timeout=30))
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        ends = dict(zip(found, pool.map(lambda item: check_one(ledger, stub, *item), found.items())))
+        wishes = [ledger.wishes[name] for name in found]
+        ends = dict(zip(wishes, pool.map(check_one, wishes, itertools.repeat(stub), found.values())))
     for watch in ledger.watches:
-        state, output = ends[watch.wish.number]
+        state, output = ends[watch.wish]
         demand(watch.cursor == watch.wish.outcome[1], "a watch of", watch.wish.ticket, "ends at", watch.cursor)
         if watch.whole:
             demand(watch.output == output, "a watch of", watch.wish.ticket, "has", watch.output, "of", output)
@@ -306,7 +247,7 @@ def check_end(ledger, address):
 
 def check_checks(ledger, binary, folder):
     """The mutants: stores that lost a job, an event, and the request ids."""
-    known = uuid.UUID(next(wish.ticket for wish in reversed(ledger.wishes) if wish.ticket)).hex
+    known = uuid.UUID(next(wish.ticket for wish in reversed(ledger.wishes.values()) if wish.ticket)).hex
     wounds = {
         "lost-job": f"DELETE FROM jobs WHERE id = x'{known}'",
         "lost-event": "DELETE FROM events WHERE sequence = 3",
@@ -338,7 +279,9 @@ def run(binary, rounds, seed, folder):
         server = Server(binary, folder, SLOTS, log=log)
         demand(server.address, "the server does not start again")
         if number:
-            check_after_restart(ledger, server.address)
+            channel, stub = connect(server.address)
+            account(stub, ledger.wishes)
+            channel.close()
         clients = Round(ledger, server.address, f"{seed}.{number}")
         time.sleep(rng.uniform(0.2, 1.5))
         server.kill()
