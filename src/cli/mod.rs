@@ -1,7 +1,16 @@
 //! The door for people: what `longhaul` does when it is called by hand.
 
+mod bars;
+mod connect;
+mod demo;
+mod follow;
+mod lines;
 pub mod serve;
 pub mod settings;
+mod start;
+mod status;
+mod view;
+mod watch;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -12,6 +21,9 @@ use std::process::ExitCode;
 /// live, leaves, comes back, and misses nothing.
 ///
 /// To begin: longhaul demo
+///
+/// It exits with 0 if all is well, 1 if a job did not succeed or something failed, 2 if what was asked for cannot be, and 3 if
+/// there is no server.
 #[derive(Debug, Parser)]
 #[command(name = "longhaul", version, verbatim_doc_comment)]
 pub struct Cli {
@@ -21,7 +33,11 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Demo),
     Serve(Box<serve::Serve>),
+    Start(start::Start),
+    Watch(watch::Watch),
+    Status(status::Status),
 }
 
 impl Cli {
@@ -29,20 +45,25 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let done = match self.command {
             Command::Serve(serve) => run_server(*serve),
+            Command::Demo(demo) => client(demo.run()),
+            Command::Start(start) => client(start.run()),
+            Command::Watch(watch) => client(watch.run()),
+            Command::Status(status) => client(status.run()),
         };
-        match done {
-            Ok(code) => code,
-            Err(error) => {
-                eprintln!("longhaul: {error:#}");
-                ExitCode::FAILURE
-            }
-        }
+        done.unwrap_or_else(|error| {
+            eprintln!("longhaul: {}", connect::explanation(&error));
+            ExitCode::from(connect::exit_code(&error))
+        })
     }
 }
 
 fn run_server(serve: serve::Serve) -> anyhow::Result<ExitCode> {
-    let settings = serve.settings()?;
+    let settings = serve.settings().map_err(|error| connect::Usage(format!("{error:#}")))?;
     serve::log(&settings)?;
     serve::runtime(settings.worker_threads)?.block_on(serve::run(settings))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn client(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    serve::runtime(2)?.block_on(command)
 }

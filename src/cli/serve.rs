@@ -9,6 +9,7 @@ use crate::worker::{LocalSource, Pool, Registry};
 use crate::{processor, rpc};
 use anyhow::Context as _;
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,6 +25,11 @@ use tracing_subscriber::EnvFilter;
 const POOL_NAME: &str = "pool";
 /// How many reads of the store may go on at once: a few more than there are cores, since some wait for the disk.
 const READERS: usize = 8;
+/// Files that are open beside the connections: the store, its readers, the runtime's own.
+const FILES_BESIDE: u64 = 100;
+/// How long calls may take to end once the jobs and the watches have: they are short, and a peer that is gone should not
+/// hold up the end.
+const CALLS_DRAIN: Duration = Duration::from_secs(5);
 
 /// Run the server
 ///
@@ -54,6 +60,7 @@ impl Serve {
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    allow_open_files(settings.connections_max);
     let running = start(settings, processor::built_in()).await?;
     println!("longhaul listening on {}", running.address());
     std::io::stdout().flush()?;
@@ -110,6 +117,7 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     let server = rpc::Server::new(rpc::Options {
         allowed_hosts: settings.allowed_hosts,
         connections_max: settings.connections_max,
+        drain_timeout: CALLS_DRAIN,
         ..Default::default()
     })
     .service(rpc::Jobs::service(engine.clone()));
@@ -144,6 +152,22 @@ impl Running {
         }
         self.engine.close().await;
         tracing::info!("stopped");
+    }
+}
+
+/// Lets this process have a file open for each connection, as far as it may decide that itself.
+fn allow_open_files(connections_max: usize) {
+    let wanted = connections_max as u64 + FILES_BESIDE;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let possible = wanted.min(maximum.unwrap_or(u64::MAX));
+    let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= wanted);
+    if enough(current) {
+        return;
+    }
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(possible), maximum });
+    if raised.is_err() || !enough(maximum) {
+        let limit = getrlimit(Resource::Nofile).current;
+        tracing::warn!(connections_max, ?limit, "fewer files may be open than connections_max needs");
     }
 }
 

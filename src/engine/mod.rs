@@ -140,8 +140,11 @@ impl Engine {
     /// Commits what waits, and stops. Every call after that is [`Error::Unavailable`].
     pub async fn close(&self) {
         self.close_watches();
-        for task in self.0.tasks.lock().drain(..) {
+        let tasks = std::mem::take(&mut *self.0.tasks.lock());
+        for task in tasks {
             task.abort();
+            // Until it is gone it has the store open.
+            let _ = task.await;
         }
         let committer = Arc::clone(self.0.committer());
         // A panic there has been reported by its own thread.

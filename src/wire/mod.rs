@@ -1,5 +1,6 @@
 //! Between the contract and `job`: what a request asks for, how a job is shown, and the one table of errors.
 
+pub mod canonical;
 pub mod json;
 pub mod reply;
 pub mod request;

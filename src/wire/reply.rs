@@ -224,7 +224,8 @@ fn worker_id(job: &Job) -> String {
     }
 }
 
-fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+/// A time as the contract has it.
+pub fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     let micros = time.as_micros();
     prost_types::Timestamp {
         seconds: micros.div_euclid(1_000_000),

@@ -117,3 +117,86 @@ fn metadata(error: &Error) -> HashMap<String, String> {
     };
     pairs.iter().map(|(name, value)| ((*name).to_owned(), value.to_string())).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<Error> {
+        let refused = [
+            Refusal::NotReady,
+            Refusal::LeaseLost,
+            Refusal::OtherKeeper,
+            Refusal::Accepted,
+            Refusal::JobCancelled,
+            Refusal::NothingToStop,
+            Refusal::OutputGap { expected: 7 },
+            Refusal::LogGap { expected: 7 },
+            Refusal::OutputMissing { present: 1, announced: 2 },
+            Refusal::OutputLimit { limit: 7 },
+            Refusal::ChannelLimit,
+        ];
+        let mut all = vec![
+            Error::NotFound,
+            Error::RequestIdReused,
+            Error::QueueFull { limit: 7 },
+            Error::AheadOfJob { after: 9, sequence: 7 },
+            Error::Unavailable("closed".to_owned()),
+            Error::Unknown("disk".to_owned()),
+            Error::Damaged("row".to_owned()),
+        ];
+        all.extend(refused.map(Error::Refused));
+        all
+    }
+
+    #[test]
+    fn every_error_has_a_stable_reason_of_our_domain() {
+        for error in all() {
+            let status = status(&error);
+
+            let details = status.get_error_details();
+            let info = details.error_info().expect("every error has one");
+            assert_eq!(info.domain, DOMAIN);
+            assert!(
+                info.reason.chars().all(|c| c.is_ascii_uppercase() || c == '_'),
+                "{error:?}: {}",
+                info.reason
+            );
+            assert!(!status.message().is_empty());
+        }
+    }
+
+    #[test]
+    fn it_says_when_to_come_again_just_where_that_helps() {
+        for error in all() {
+            let retry = status(&error).get_error_details().retry_info().is_some();
+            let helps = matches!(error, Error::Unavailable(_) | Error::Unknown(_) | Error::QueueFull { .. });
+
+            assert_eq!(retry, helps, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_a_program_wants_are_metadata() {
+        let metadata = |error| {
+            let details = status(&error).get_error_details();
+            details.error_info().unwrap().metadata.clone()
+        };
+
+        assert_eq!(metadata(Error::QueueFull { limit: 7 })["limit"], "7");
+        assert_eq!(metadata(Error::AheadOfJob { after: 9, sequence: 7 })["sequence"], "7");
+        assert_eq!(metadata(Error::Refused(Refusal::OutputGap { expected: 7 }))["expected"], "7");
+    }
+
+    #[test]
+    fn a_bad_request_names_every_field() {
+        let violation = |field: &str| Violation { field: field.to_owned(), description: "is bad".to_owned() };
+
+        let status = invalid(vec![violation("kind"), violation("options.priority")]);
+
+        let details = status.get_error_details();
+        let fields = &details.bad_request().unwrap().field_violations;
+        assert_eq!(status.message(), "kind: is bad (and 1 more)");
+        assert_eq!(fields.iter().map(|f| f.field.as_str()).collect::<Vec<_>>(), ["kind", "options.priority"]);
+    }
+}

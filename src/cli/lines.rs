@@ -1,0 +1,127 @@
+//! A watch as plain lines, for files, pipes and logs: what happens, when, and to whom.
+
+use super::follow::Screen;
+use super::view::{View, is_final, printable};
+use crate::proto::{JobEvent, StateChange, job_event, log_line};
+use crate::wire::canonical::{canonical_json, json_value};
+use std::io::Write;
+
+/// How far the fraction must come before it is worth another line.
+const STEP: f64 = 0.1;
+
+/// Prints lines, each with the seconds since the ticket.
+#[derive(Debug)]
+pub struct Lines<W> {
+    out: W,
+    /// In front of each line, where more than one job is watched.
+    label: String,
+    /// The attempt whose progress was printed last, and how far it had come.
+    printed: (i32, f64),
+    broken: bool,
+}
+
+impl<W: Write> Lines<W> {
+    /// Lines on `out`, with a label in front unless it is empty.
+    pub fn new(out: W, label: &str) -> Self {
+        let label = if label.is_empty() { String::new() } else { format!("{label:<10} ") };
+        Self { out, label, printed: (0, 0.0), broken: false }
+    }
+
+    fn line(&mut self, age: f64, what: &str, text: &str) {
+        for part in printable(text).lines() {
+            // Nobody may be reading any more; the job is watched to its end all the same, for the exit code.
+            let _ = writeln!(self.out, "{age:7.1}s  {}{what:<11} {part}", self.label);
+        }
+        let _ = self.out.flush();
+    }
+}
+
+impl<W: Write + Send> Screen for Lines<W> {
+    fn message(&mut self, view: &View, event: &JobEvent) {
+        let age = view.age_at(event.event_time.as_ref());
+        if self.broken {
+            self.broken = false;
+            self.line(age, "", "connected again");
+        }
+        match event.event.as_ref() {
+            Some(job_event::Event::StateChange(change)) => {
+                self.line(age, change.state().as_str_name(), &step(event.attempt, change));
+            }
+            Some(job_event::Event::Stage(stage)) => self.line(age, "stage", &stage.name),
+            Some(job_event::Event::Output(output)) => {
+                let what = if output.channel.is_empty() { "output" } else { &output.channel };
+                self.line(age, &printable(what), &String::from_utf8_lossy(&output.data));
+            }
+            Some(job_event::Event::OutputReset(reset)) => {
+                self.line(age, "output", &format!("(void from byte {} on)", reset.kept_bytes));
+            }
+            Some(job_event::Event::Log(log)) => {
+                self.line(age, level(log.level()), &log.message);
+            }
+            Some(job_event::Event::Progress(progress)) => {
+                let Some(fraction) = progress.fraction else { return };
+                let printed = if self.printed.0 == event.attempt { self.printed.1 } else { 0.0 };
+                if fraction >= printed + STEP {
+                    self.printed = (event.attempt, fraction);
+                    self.line(age, "progress", &format!("{:.0} %", fraction * 100.0));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn reconnecting(&mut self, _: &View) {
+        if !self.broken {
+            self.broken = true;
+            eprintln!("{}the connection broke; reconnecting", self.label);
+        }
+    }
+
+    fn end(&mut self, _: &View) {}
+}
+
+/// A step in a line.
+fn step(attempt: i32, change: &StateChange) -> String {
+    let mut parts = Vec::new();
+    if attempt > 0 && !change.worker_id.is_empty() {
+        parts.push(format!("attempt {attempt} by {}", change.worker_id));
+    } else if attempt > 0 && !is_final(change.state()) {
+        parts.push(format!("attempt {attempt}"));
+    }
+    if let Some(failure) = &change.failure {
+        parts.push(format!("{}: {}", failure.reason, failure.message));
+    } else if !change.reason.is_empty() {
+        parts.push(change.reason.clone());
+    }
+    if !change.message.is_empty() {
+        parts.push(change.message.clone());
+    }
+    if let Some(result) = &change.result {
+        parts.push(json_value(result));
+    }
+    // A line is printed even where there is nothing to add.
+    if parts.is_empty() { " ".to_owned() } else { parts.join(", ") }
+}
+
+fn level(level: log_line::Level) -> &'static str {
+    match level {
+        log_line::Level::Unspecified | log_line::Level::Info => "info",
+        log_line::Level::Debug => "debug",
+        log_line::Level::Warn => "warning",
+        log_line::Level::Error => "error",
+    }
+}
+
+/// A watch as JSON, one message a line.
+#[derive(Debug)]
+pub struct JsonLines;
+
+impl Screen for JsonLines {
+    fn message(&mut self, _: &View, event: &JobEvent) {
+        println!("{}", canonical_json("JobEvent", event));
+    }
+
+    fn reconnecting(&mut self, _: &View) {}
+
+    fn end(&mut self, _: &View) {}
+}

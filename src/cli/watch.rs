@@ -1,0 +1,91 @@
+//! `longhaul watch`: shows a job until it ends, over every break of the connection and restart of the server.
+
+use super::bars::Terminal;
+use super::connect::{Client, Connect};
+use super::follow::{Screen, follow};
+use super::lines::{JsonLines, Lines};
+use super::settings::Time;
+use super::view::View;
+use crate::proto::WatchJobRequest;
+use crate::proto::job::State;
+use clap::Args;
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+/// Watch a job to its end
+///
+/// It reconnects by itself and goes on where it was. On a terminal it shows a bar and, at the end, the whole output on standard
+/// output; elsewhere a line for each thing that happens. It exits with 0 if the job succeeds and with 1 if not.
+///
+/// Example: longhaul watch 0199a6d0-3c6a-7c5e-9d1b-5a8f0f6f2c11
+#[derive(Args, Clone, Debug)]
+#[command(verbatim_doc_comment)]
+pub struct Watch {
+    /// The ticket
+    job: String,
+    /// Only what happened after this event of the job's history
+    #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
+    after: i64,
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    patience: Patience,
+}
+
+/// How long a watch goes on without its server.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Patience {
+    /// How long to try again while the server cannot be reached
+    #[arg(long = "patience", value_name = "TIME", default_value = "5m")]
+    time: Time,
+}
+
+impl Watch {
+    /// Does it.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let client = self.connect.client().await?;
+        to_the_end(client, &self.job, self.after, self.connect.json, self.patience).await
+    }
+}
+
+/// Shows a job until it ends, and says whether it succeeded.
+pub async fn to_the_end(
+    client: Client,
+    job: &str,
+    after: i64,
+    json: bool,
+    patience: Patience,
+) -> anyhow::Result<ExitCode> {
+    let request =
+        WatchJobRequest { job_id: job.to_owned(), after_sequence: Some(after), ..Default::default() };
+    let bars = !json && std::io::stderr().is_terminal();
+    let mut screen: Box<dyn Screen> = match (json, bars) {
+        (true, _) => Box::new(JsonLines),
+        (false, true) => Box::new(Terminal::default().bar("")),
+        (false, false) => Box::new(Lines::new(std::io::stdout(), "")),
+    };
+    let Patience { time: Time(patience) } = patience;
+    let view = follow(client, request, patience, screen.as_mut()).await?;
+    if bars {
+        print_output(&view)?;
+    }
+    Ok(exit(&view))
+}
+
+/// The bar showed only the newest line of it.
+fn print_output(view: &View) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(view.output())?;
+    if out.is_terminal() && !view.output().is_empty() && !view.output().ends_with(b"\n") {
+        out.write_all(b"\n")?;
+    }
+    out.flush()
+}
+
+/// What a script is told of a job that has ended.
+pub fn exit(view: &View) -> ExitCode {
+    match view.state {
+        State::Succeeded => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
