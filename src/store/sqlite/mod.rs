@@ -73,7 +73,9 @@ impl SqliteStore {
     fn open_writer(&self) -> Result<Writer, ReadError> {
         let mut connection = self.folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         self.checkpointer.watch(&mut connection)?;
-        Writer::open(connection, self.keeper, self.queue_max)
+        let writer = Writer::open(connection, self.keeper, self.queue_max)?;
+        self.folder.sync()?;
+        Ok(writer)
     }
 }
 

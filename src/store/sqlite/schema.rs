@@ -97,6 +97,16 @@ impl Folder {
     pub fn connect(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
         connect(&self.database, flags)
     }
+
+    /// Flushes the names in the store's folder. SQLite does so when it makes a log, but takes no notice of a failure; a log
+    /// without a name is gone after a power cut, with all that was acknowledged.
+    pub fn sync(&self) -> rusqlite::Result<()> {
+        let folder = self.database.parent().expect("the database lies in the store's folder");
+        sync(folder).map_err(|error| {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC);
+            rusqlite::Error::SqliteFailure(code, Some(format!("the store's folder cannot be flushed: {error}")))
+        })
+    }
 }
 
 fn connect(database: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
@@ -135,7 +145,11 @@ fn create_store(parent: &Path, store: &Path, keeper: u64) -> Result<(), Box<dyn 
     let database = draft.join("longhaul.db");
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let connection = connect(&database, flags)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // An error here is told only by what the mode is afterwards.
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(format!("the journal mode is {mode} and cannot be changed to wal").into());
+    }
     connection.execute_batch(&format!("BEGIN; {TABLES} COMMIT;"))?;
     let meta = [("version", i64::from(VERSION)), ("keeper", keeper as i64), ("merged", 0)];
     for (name, value) in meta {
