@@ -2,8 +2,8 @@
 
 The strict disk keeps what was flushed and nothing else: a file's bytes by a flush of the file, its name by a flush of its
 folder. The torn disk keeps besides, by lot, any of the other writes in sectors of 512 bytes, and the other changes of names up
-to some point. What a flush failed on is never kept by a later flush, since the kernel takes it for written (Rebello et al.,
-"Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+to some point. The bytes that a flush failed on are not kept by a later flush either, since the kernel takes them for written
+(Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020); names are, as they are in a journal.
 """
 
 import pathlib
@@ -58,7 +58,7 @@ class Folder:
         self.pending = []
 
     def lose(self):
-        self.pending = []
+        """A flush failed: the names wait for the next."""
 
     def remains(self, lots):
         names = dict(self.durable)

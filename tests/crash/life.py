@@ -124,9 +124,9 @@ def together(client, name, named):
         pass
 
 
-def check(binary, folder, wishes):
+def check(binary, folder, wishes, log):
     """The store opens, and everything that was told is true."""
-    server = Server(binary, folder, 0, log=folder.with_name("log"))
+    server = Server(binary, folder, 0, log=log)
     demand(server.address, "the store does not open")
     channel, stub = connect(server.address)
     try:

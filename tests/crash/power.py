@@ -41,15 +41,15 @@ class Bench:
         self.binary, self.shim, self.place, self.seed = binary, shim, pathlib.Path(tempfile.mkdtemp(dir=place)), seed
         # The second life begins with what a kill left of another, so that it has a log to recover.
         self.before, self.known = self.place / "before", {}
-        self.before.mkdir()
-        server = Server(binary, self.before / "data", 2)
+        (self.before / "share").mkdir(parents=True)
+        server = Server(binary, self.before / "share" / "data", 2)
         live(server, self.known, "before")
         server.kill()
         for shared in self.before.rglob("*-shm"):
             shared.unlink()
 
-    def run(self, life, binary=None, at=0, eio=0):
-        """A life, until it ends or is ended."""
+    def run(self, life, binary=None, at=0, eio=0, again=False):
+        """A life, until it ends or is ended; with `again` another after it, without a power cut in between."""
         place = pathlib.Path(tempfile.mkdtemp(dir=self.place, prefix=f"{life}-{at}-{eio}-"))
         top, wishes = place / "top", {}
         if life == "second":
@@ -57,16 +57,25 @@ class Bench:
             wishes = copy.deepcopy(self.known)
         else:
             top.mkdir()
-        disk, notes = Disk(top), place / "notes"
-        shim = {"LD_PRELOAD": self.shim, "CRASH_FOLDER": top, "CRASH_NOTES": notes, "CRASH_AT": at, "CRASH_EIO": eio}
-        environment = os.environ | {name: str(value) for name, value in shim.items()}
-        server = Server(binary or self.binary, top / "data", 2, environment, place / "log", drain="0s")
-        refused = live(server, wishes, life) if server.address else 0
-        if eio:
-            # Without a last chance to make up for it.
-            server.kill()
-        else:
-            server.stop()
+        # Folders above are missing too, as in a new home.
+        disk, data = Disk(top), top / "share" / "data"
+
+        def server(at, eio):
+            shim = {"LD_PRELOAD": self.shim, "CRASH_FOLDER": top, "CRASH_NOTES": place / "notes"}
+            shim |= {"CRASH_AT": at, "CRASH_EIO": eio}
+            environment = os.environ | {name: str(value) for name, value in shim.items()}
+            return Server(binary or self.binary, data, 2, environment, place / "log", drain="0s")
+
+        first = server(at, eio)
+        refused = live(first, wishes, life) if first.address else 0
+        # With a power cut to come there is no last chance to make up for a flush that failed.
+        first.kill() if eio else first.stop()
+        # One that does not get as far as to serve is started again, as people do.
+        if again or eio and not first.address:
+            second = server(0, 0)
+            demand(second.address, "the server does not start again")
+            live(second, wishes, f"{life}-again")
+            second.kill()
         return Death(self.binary, place, disk, wishes, refused)
 
 
@@ -87,7 +96,7 @@ class Death:
         left = pathlib.Path(tempfile.mkdtemp(dir=self.place)) / "left"
         disk.write(left, torn and random.Random(torn))
         try:
-            check(self.binary, left / "data", copy.deepcopy(self.wishes))
+            check(self.binary, left / "share" / "data", copy.deepcopy(self.wishes), left.parent / "log")
         except Violation as violation:
             return f"{violation} (in {left})"
         shutil.rmtree(left)
@@ -127,6 +136,13 @@ def cut_mutant(binary, life, at):
     """A power cut at one point of the binary that does not flush."""
     death = bench.run(life, binary=binary, at=at)
     return finish(death, f"{life} life, change {at}", {"synchronous=OFF": death.loss()})
+
+
+def cut_later(life, at):
+    """The server dies at one point, another goes on in its place, and then the power is cut."""
+    death = bench.run(life, at=at, again=True)
+    losses = {"strict": death.loss(), "torn": death.loss(f"{bench.seed}.{life}.{at}.again")}
+    return finish(death, f"{life} life, killed at change {at} and started again", losses)
 
 
 def fail(life, flush, at):
@@ -189,13 +205,16 @@ def sweep(workers, options, kinds, place):
             failures += [(life, number, 0), (life, number, at + rng.randint(1, 12))]
     failed = Tally().add(workers.map(fail, *zip(*failures)))
 
+    boot = [("first", at) for at in range(1, kinds["first"].index("R") + 12)]
+    later = Tally().add(workers.map(cut_later, *zip(*boot, *rng.sample(points, 30))))
+
     tallies = {disk: (cuts.lost[disk], cuts.looked[disk]) for disk in LIARS}
     tallies["synchronous=OFF"] = (mutants.lost["synchronous=OFF"], mutants.deaths)
-    lost = sum(tally.lost[disk] for tally in (cuts, failed) for disk in ("strict", "torn"))
+    lost = sum(tally.lost[disk] for tally in (cuts, later, failed) for disk in ("strict", "torn"))
     caught = ", ".join(f"{name} loses at {lost} of {of}" for name, (lost, of) in tallies.items())
     print(
-        f"crash: {cuts.deaths} kill points of {len(points)} on {' and '.join(('strict', 'torn'))} disks and "
-        f"{failed.deaths} lives with a failed flush ({failed.refused} told so by UNAVAILABLE): {lost} lost; mutants: {caught}"
+        f"crash: {cuts.deaths} kill points of {len(points)} on {' and '.join(('strict', 'torn'))} disks, {later.deaths} of "
+        f"them with another life before the cut, and {failed.deaths} lives with a failed flush ({failed.refused} told so by UNAVAILABLE): {lost} lost; mutants: {caught}"
     )
     return lost == 0 and failed.refused > 0 and all(lost for lost, _ in tallies.values())
 
