@@ -153,8 +153,8 @@ fn create_store(parent: &Path, store: &Path, keeper: u64) -> Result<(), Box<dyn 
     let database = draft.join("longhaul.db");
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let connection = connect(&database, flags)?;
-    // An error here is told only by what the mode is afterwards.
-    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    // The mode is told first and written to the file afterwards: only who asks for a second row learns of an error there.
+    let mode: String = connection.query_one("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         return Err(format!("the journal mode is {mode} and cannot be changed to wal").into());
     }
