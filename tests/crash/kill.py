@@ -6,9 +6,9 @@ what a watcher can see though it did not last. A missing fsync is found by power
 
 import argparse
 import collections
+import concurrent.futures
 import contextlib
 import itertools
-import concurrent.futures
 import json
 import pathlib
 import random
@@ -28,6 +28,8 @@ from client import (
 
 SLOTS = 64
 STARTERS, WATCHERS, CANCELLERS = 3, 12, 1
+# So many starts are answered in a round at most, or the end of all takes too long.
+STARTS_MAX = 500
 WORDS = "the quick brown fox jumps over the lazy dog and naps".split()
 BREAKS = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 
@@ -133,6 +135,8 @@ class Round:
     def start(self, stub, rng):
         """Starts a job, or repeats a start that was made before, by whomever and with whatever outcome."""
         ledger = self.ledger
+        if len(self.here) >= STARTS_MAX:
+            return time.sleep(0.02)
         with ledger.lock:
             latest = list(ledger.wishes.values())[-300:]
             named = [wish for wish in latest if wish.request.request_id]
@@ -233,9 +237,12 @@ def check_end(ledger, address):
             follow(ledger, watch, stub, None)
     for wish in [wish for wish in ledger.wishes.values() if wish.request.request_id and wish.ticket][::10]:
         wish.started(stub.StartJob(wish.request, timeout=30))
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        wishes = [ledger.wishes[name] for name in found]
+    wishes = [ledger.wishes[name] for name in found]
+    pool = concurrent.futures.ThreadPoolExecutor(4)
+    try:
         ends = dict(zip(wishes, pool.map(check_one, wishes, itertools.repeat(stub), found.values())))
+    finally:
+        pool.shutdown(cancel_futures=True)
     for watch in ledger.watches:
         state, output = ends[watch.wish]
         demand(watch.cursor == watch.wish.outcome[1], "a watch of", watch.wish.ticket, "ends at", watch.cursor)

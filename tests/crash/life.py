@@ -10,6 +10,8 @@ import grpc
 
 from client import FINAL, KEPT, Server, State, Told, Violation, account, connect, demand, service_pb2
 
+# So much that the log is moved into the database while the server runs.
+LARGE_JOBS, LARGE_BYTES = 20, 900_000
 # More calls of one life than this are not refused by one failed flush.
 REFUSED_MAX = 200
 UNKNOWN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -85,6 +87,8 @@ def live(server, wishes, life):
     """The script, with names of its own for each `life`. It ends early where the server does. Returns how many calls were refused."""
     client, crowd = Client(server, wishes), []
     try:
+        for number in range(LARGE_JOBS if life == "large" else 0):
+            client.start(f"large-{number}", kind="nobody.serves", text="x" * LARGE_BYTES)
         quick = client.start(f"{life}-quick", prompt="one two three", seconds=0, steps=2)
         client.watch(quick)
         named = client.start(f"{life}-named", request_id=f"{life}-a", prompt="four five", seconds=0, steps=1)

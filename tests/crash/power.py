@@ -29,9 +29,18 @@ HERE = pathlib.Path(__file__).resolve().parent
 WORKERS = 2
 # How long the sweep over all points may take; past it, only every so many points are tried.
 SECONDS_MAX = 120
-LIVES = ("first", "second")
-# Disks that take no notice of some flushes.
-LIARS = {"no flush": lambda path: False, "no flush of the log": lambda path: not path.endswith("-wal")}
+# Disks, by what they do with a flush of a path; `torn` keeps besides some of what was not flushed.
+DISKS = {
+    "strict": lambda path: True,
+    "torn": lambda path: True,
+    "no flush": lambda path: False,
+    "no flush of the log": lambda path: not path.endswith("-wal"),
+}
+# The lives that are swept point by point, and one with so much in it that a checkpoint runs beside it.
+SWEPT = ("first", "second")
+LIVES = (*SWEPT, "large")
+HONEST = ("strict", "torn")
+LIARS = ("no flush", "no flush of the log")
 
 
 class Bench:
@@ -76,25 +85,29 @@ class Bench:
             demand(second.address, "the server does not start again")
             live(second, wishes, f"{life}-again")
             second.kill()
-        return Death(self.binary, place, disk, wishes, refused)
+        return Death(self.binary, place, disk, wishes, refused, f"{self.seed}.{life}.{at}.{eio}")
 
 
 class Death:
     """A life that is over, and what there is to find out about it."""
 
-    def __init__(self, binary, place, disk, wishes, refused):
-        self.binary, self.place, self.disk, self.wishes, self.refused = binary, place, disk, wishes, refused
+    def __init__(self, binary, place, disk, wishes, refused, seed):
+        self.binary, self.place, self.disk, self.seed = binary, place, disk, seed
+        self.wishes, self.refused = wishes, refused
 
-    def replay(self, flushes=lambda path: True):
+    def replay(self, flushes=DISKS["strict"]):
         """The disk at the end, and all that was done to it."""
         disk = copy.deepcopy(self.disk)
         return disk, disk.replay(self.place / "notes", flushes)
 
-    def loss(self, torn=None, flushes=lambda path: True):
-        """What is wrong with what a disk has left, if anything; with the seed `torn` a torn one."""
-        disk, _ = self.replay(flushes)
+    def losses(self, disks):
+        """By the name of a disk what is wrong with what it has left, or nothing."""
+        return {name: self.loss(name) for name in disks}
+
+    def loss(self, name):
+        disk, _ = self.replay(DISKS[name])
         left = pathlib.Path(tempfile.mkdtemp(dir=self.place)) / "left"
-        disk.write(left, torn and random.Random(torn))
+        disk.write(left, random.Random(self.seed) if name == "torn" else None)
         try:
             check(self.binary, left / "share" / "data", copy.deepcopy(self.wishes), left.parent / "log")
         except Violation as violation:
@@ -114,46 +127,46 @@ def begin(*arguments):
 
 
 def count(life):
-    """The changes of an undisturbed life, and which of them are flushes."""
+    """The changes of an undisturbed life, by kind and path."""
     death = bench.run(life)
     disk, done = death.replay()
     demand(not disk.differs(), "preload.c does not see all that is done to", disk.differs())
-    losses = [loss for loss in (death.loss(), death.loss(f"{bench.seed}.{life}")) if loss]
+    losses = [loss for loss in death.losses(HONEST).values() if loss]
     demand(not losses, "an undisturbed life loses", losses)
-    return [kind for kind, _ in done]
+    return done
 
 
-def cut(life, at, liars):
-    """A power cut at one point: what is lost, on which kind of disk."""
-    death = bench.run(life, at=at)
-    losses = {"strict": death.loss(), "torn": death.loss(f"{bench.seed}.{life}.{at}")}
-    for name in liars:
-        losses[name] = death.loss(flushes=LIARS[name])
-    return finish(death, f"{life} life, change {at}", losses)
+def cut(life, at, disks=HONEST, binary=None):
+    """A power cut at one point: what is lost, on which disk."""
+    death = bench.run(life, binary=binary, at=at)
+    return finish(death, f"{life} life, change {at}", disks)
+
+
+def cut_liars(life, at):
+    """The same on disks that take no notice of flushes."""
+    return cut(life, at, LIARS)
 
 
 def cut_mutant(binary, life, at):
-    """A power cut at one point of the binary that does not flush."""
-    death = bench.run(life, binary=binary, at=at)
-    return finish(death, f"{life} life, change {at}", {"synchronous=OFF": death.loss()})
+    """The same with a binary that does not flush."""
+    return cut(life, at, ["strict"], binary)
 
 
 def cut_later(life, at):
     """The server dies at one point, another goes on in its place, and then the power is cut."""
     death = bench.run(life, at=at, again=True)
-    losses = {"strict": death.loss(), "torn": death.loss(f"{bench.seed}.{life}.{at}.again")}
-    return finish(death, f"{life} life, killed at change {at} and started again", losses)
+    return finish(death, f"{life} life, killed at change {at} and started again", HONEST)
 
 
 def fail(life, flush, at):
     """A flush that fails, and a power cut at the end or at a point soon after."""
     death = bench.run(life, eio=flush, at=at)
-    losses = {"strict": death.loss(), "torn": death.loss(f"{bench.seed}.{life}.{flush}.{at}")}
-    return finish(death, f"{life} life, flush {flush} fails, cut at {at or 'the end'}", losses)
+    return finish(death, f"{life} life, flush {flush} fails, cut at {at or 'the end'}", HONEST)
 
 
-def finish(death, where, losses):
-    if not (losses.get("strict") or losses.get("torn")):
+def finish(death, where, disks):
+    losses = death.losses(disks)
+    if not any(losses.get(name) for name in HONEST):
         death.forget()
     return where, death.refused, losses
 
@@ -164,59 +177,70 @@ class Tally:
     def __init__(self):
         self.deaths, self.refused, self.looked, self.lost = 0, 0, collections.Counter(), collections.Counter()
 
-    def add(self, results):
-        """Adds what came of some, and says what was lost on a disk that does as it is told."""
+    def add(self, results, mutant=False):
+        """Adds what came of some. What a mutant lost is as it should be."""
         for where, refused, losses in results:
             self.deaths += 1
             self.refused += refused > 0
             for disk, loss in losses.items():
                 self.looked[disk] += 1
                 self.lost[disk] += loss is not None
-                if loss and disk in ("strict", "torn"):
+                if loss and not mutant and disk in HONEST:
                     print(f"crash: {where}, {disk} disk: {loss}", flush=True)
         return self
 
 
-def sweep(workers, options, kinds, place):
+def sweep(workers, options, changes, place):
     """All of it; whether everything is as it must be."""
     rng = random.Random(options.seed)
-    points = [(life, at) for life in LIVES for at in range(1, len(kinds[life]) + 1)]
+
+    def each(deed, cases):
+        return workers.map(deed, *zip(*cases))
+
+    points = [(life, at) for life in SWEPT for at in range(1, len(changes[life]) + 1)]
+    rng.shuffle(points)
+    tries, rest = points[:20], points[20:]
     began = time.monotonic()
-    tries = rng.sample(points, 20)
-    cuts = Tally().add(workers.map(cut, *zip(*((*point, list(LIARS)) for point in tries))))
-    rest = [point for point in points if point not in tries]
+    cuts = Tally().add(each(cut, tries))
     expected = (time.monotonic() - began) / len(tries) * len(rest)
-    stride = 1 if options.all else max(1, -(-int(expected) // SECONDS_MAX))
+    stride = 1 if options.all else int(expected / SECONDS_MAX) + 1
     if stride > 1:
-        print(f"crash: every {stride}th of {len(points)} points, for they would take {expected:.0f} s; all with --all")
-    cuts.add(workers.map(cut, *zip(*((*point, []) for point in rest[::stride]))))
+        print(f"crash: one in {stride} of {len(points)} points, for all (--all) would take {expected:.0f} s", flush=True)
+    cuts.add(each(cut, rest[::stride]))
+    # The log is moved into the database beside the writer: from the first page moved to the flush after the last.
+    moved = [at for at, (kind, path) in enumerate(changes["large"], 1) if path.endswith("longhaul.db") and "store.new" not in path]
+    demand(len(moved) > 1000, "the large life's log is not moved into the database")
+    large = range(moved[0] - 5, moved[-1] + 20)
+    cuts.add(each(cut, [("large", at) for at in rng.sample(large, 20)]))
+
+    # The whole way of a new store to its place, and some points of the rest.
+    placed = next(at for at, (kind, _) in enumerate(changes["first"], 1) if kind == "R")
+    later = [("first", at) for at in [*range(1, 12), *range(placed - 5, placed + 12)]]
+    later = Tally().add(each(cut_later, later + rng.sample(points, 30)))
+
+    failures = []
+    for life in SWEPT:
+        flushes = [at for at, (kind, _) in enumerate(changes[life], 1) if kind == "S"]
+        for number, at in enumerate(flushes, 1):
+            failures.append((life, number, rng.choice([0, at + rng.randint(1, 12)])))
+    failed = Tally().add(each(fail, failures))
 
     mutant = place / "synchronous-off"
     text = options.binary.read_bytes()
     demand(text.count(b"synchronous=FULL") > 0, "the binary does not have the text synchronous=FULL")
     mutant.write_bytes(text.replace(b"synchronous=FULL", b"synchronous=OFF "))
     mutant.chmod(0o755)
-    mutants = Tally().add(workers.map(cut_mutant, *zip(*((mutant, *point) for point in rng.sample(points, 20)))))
+    caught = Tally().add(each(cut_liars, rng.sample(points, 20)), mutant=True)
+    off = Tally().add(each(cut_mutant, [(mutant, *point) for point in rng.sample(points, 20)]), mutant=True)
+    caught.lost["synchronous=OFF"], caught.looked["synchronous=OFF"] = off.lost["strict"], off.looked["strict"]
 
-    failures = []
-    for life in LIVES:
-        flushes = [at for at, kind in enumerate(kinds[life], 1) if kind == "S"]
-        for number, at in enumerate(flushes, 1):
-            failures += [(life, number, 0), (life, number, at + rng.randint(1, 12))]
-    failed = Tally().add(workers.map(fail, *zip(*failures)))
-
-    boot = [("first", at) for at in range(1, kinds["first"].index("R") + 12)]
-    later = Tally().add(workers.map(cut_later, *zip(*boot, *rng.sample(points, 30))))
-
-    tallies = {disk: (cuts.lost[disk], cuts.looked[disk]) for disk in LIARS}
-    tallies["synchronous=OFF"] = (mutants.lost["synchronous=OFF"], mutants.deaths)
-    lost = sum(tally.lost[disk] for tally in (cuts, later, failed) for disk in ("strict", "torn"))
-    caught = ", ".join(f"{name} loses at {lost} of {of}" for name, (lost, of) in tallies.items())
+    lost = sum(tally.lost.total() for tally in (cuts, later, failed))
+    told = ", ".join(f"{name} at {caught.lost[name]} of {caught.looked[name]}" for name in sorted(caught.looked))
     print(
-        f"crash: {cuts.deaths} kill points of {len(points)} on {' and '.join(('strict', 'torn'))} disks, {later.deaths} of "
-        f"them with another life before the cut, and {failed.deaths} lives with a failed flush ({failed.refused} told so by UNAVAILABLE): {lost} lost; mutants: {caught}"
+        f"crash: {cuts.deaths} kill points, {later.deaths} with another life before the power cut, {failed.deaths} failed "
+        f"flushes (callers told at {failed.refused}), each on a strict and a torn disk: {lost} lost; mutants lose: {told}"
     )
-    return lost == 0 and failed.refused > 0 and all(lost for lost, _ in tallies.values())
+    return lost == 0 and failed.refused > 0 and all(caught.lost[name] for name in caught.looked)
 
 
 def main():
