@@ -71,9 +71,12 @@ impl SqliteStore {
     }
 
     fn open_writer(&self) -> Result<Writer, ReadError> {
-        let mut connection = self.folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        self.checkpointer.watch(&mut connection)?;
-        Writer::open(connection, self.keeper, self.queue_max)
+        let connection = self.folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let mut writer = Writer::open(connection, self.keeper, self.queue_max)?;
+        // Not before: to turn automatic checkpoints off, as it does, takes any hook away.
+        self.checkpointer.watch(&mut writer.connection)?;
+        self.folder.sync()?;
+        Ok(writer)
     }
 }
 

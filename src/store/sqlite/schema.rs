@@ -4,6 +4,7 @@ use crate::store::OpenError;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The version of the tables.
@@ -74,7 +75,7 @@ impl Folder {
             folder: path.display().to_string(),
             why: why.to_string(),
         };
-        create_folder(path).map_err(|error| failed(&error))?;
+        fs::create_dir_all(path).map_err(|error| failed(&error))?;
         let lock = File::create(path.join("lock")).map_err(|error| failed(&error))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -84,8 +85,11 @@ impl Folder {
         let store = path.join("store");
         let folder = Self { database: store.join("longhaul.db"), _lock: lock };
         if !store.try_exists().map_err(|error| failed(&error))? {
+            sync_above(path).map_err(|error| failed(&error))?;
             create_store(path, &store, keeper).map_err(|error| failed(&error))?;
         }
+        // Also for one that is there: whoever moved it to its place may have been killed before this.
+        sync(path).map_err(|error| failed(&error))?;
         let connection = folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| failed(&error))?;
         match read_version(&connection).map_err(|error| failed(&error))? {
             VERSION => Ok(folder),
@@ -96,6 +100,19 @@ impl Folder {
     /// Another connection to the store.
     pub fn connect(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
         connect(&self.database, flags)
+    }
+
+    /// Flushes the names in the store's folder. SQLite does so when it makes a log, but takes no notice of a failure; a log
+    /// without a name is gone after a power cut, with all that was acknowledged.
+    pub fn sync(&self) -> rusqlite::Result<()> {
+        let folder = self.database.parent().expect("the database lies in the store's folder");
+        sync(folder).map_err(|error| {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC);
+            rusqlite::Error::SqliteFailure(
+                code,
+                Some(format!("the store's folder cannot be flushed: {error}")),
+            )
+        })
     }
 }
 
@@ -112,16 +129,17 @@ fn read_version(connection: &Connection) -> rusqlite::Result<u32> {
     connection.query_row("SELECT value FROM meta WHERE name = 'version'", [], |row| row.get(0))
 }
 
-/// Makes the folder, and sees to it that it is still there after a power cut.
-fn create_folder(path: &Path) -> std::io::Result<()> {
-    if path.try_exists()? {
-        return Ok(());
+/// Sees to it that a new data folder is still there after a power cut, with those above it that were missing. Which those
+/// are, nobody knows after a start that was killed, so all of them are flushed.
+fn sync_above(path: &Path) -> std::io::Result<()> {
+    for folder in path.canonicalize()?.ancestors().skip(1) {
+        match sync(folder) {
+            // Not ours, so neither made by us; or of a kind that cannot be flushed.
+            Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput) => {}
+            other => other?,
+        }
     }
-    fs::create_dir_all(path)?;
-    match path.canonicalize()?.parent() {
-        Some(parent) => sync(parent),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Makes the store beside its place, and moves it there when all of it is on the disk: a process that dies in between
@@ -135,7 +153,11 @@ fn create_store(parent: &Path, store: &Path, keeper: u64) -> Result<(), Box<dyn 
     let database = draft.join("longhaul.db");
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let connection = connect(&database, flags)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // The mode is told first and written to the file afterwards: only who asks for a second row learns of an error there.
+    let mode: String = connection.query_one("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(format!("the journal mode is {mode} and cannot be changed to wal").into());
+    }
     connection.execute_batch(&format!("BEGIN; {TABLES} COMMIT;"))?;
     let meta = [("version", i64::from(VERSION)), ("keeper", keeper as i64), ("merged", 0)];
     for (name, value) in meta {
@@ -145,7 +167,6 @@ fn create_store(parent: &Path, store: &Path, keeper: u64) -> Result<(), Box<dyn 
     File::open(&database)?.sync_all()?;
     sync(&draft)?;
     fs::rename(&draft, store)?;
-    sync(parent)?;
     Ok(())
 }
 

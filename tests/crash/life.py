@@ -1,0 +1,148 @@
+"""The scripted life of a server: what clients ask of it, and how one finds out later whether what they were told is true."""
+
+import copy
+import itertools
+import json
+import threading
+import time
+
+import grpc
+
+from client import FINAL, KEPT, Server, State, Told, Violation, account, connect, demand, service_pb2
+
+# So much that the log is moved into the database while the server runs.
+LARGE_JOBS, LARGE_BYTES = 20, 900_000
+# More calls of one life than this are not refused by one failed flush.
+REFUSED_MAX = 200
+UNKNOWN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+class Gone(Exception):
+    """The server is not there any more."""
+
+
+class Client:
+    """Starts, watches and cancels, one after the other, and remembers what it was told."""
+
+    def __init__(self, server, wishes):
+        self.server, self.wishes, self.refused = server, wishes, 0
+        self.channel, self.stub = connect(server.address)
+
+    def unknown(self, error):
+        """A call ended without an answer: all is well if the server is gone, or says so in the one way it may."""
+        demand(error.code() in UNKNOWN, "an unexpected answer:", error.code(), error.details())
+        # A server that dies closes its connections a little before its parent can tell.
+        time.sleep(0.02)
+        if self.server.process.poll() is not None:
+            raise Gone from error
+        self.refused += 1
+        demand(self.refused < REFUSED_MAX, "a server that is alive refuses for ever:", error.details())
+
+    def call(self, method, request):
+        """Repeats a call of unknown outcome, as the contract says."""
+        while True:
+            try:
+                return method(request, timeout=5)
+            except grpc.RpcError as error:
+                self.unknown(error)
+
+    def start(self, name, kind="simulate", request_id="", attempts=3, **work):
+        """Starts a job. Where it has no request id, a repeat after an unknown outcome is another wish."""
+        request = service_pb2.StartJobRequest(kind=kind, input_json=json.dumps(work), request_id=request_id)
+        request.options.retry_policy.maximum_attempts = attempts
+        request.options.retry_policy.initial_interval.FromMilliseconds(1)
+        for number in itertools.count():
+            request.labels["wish"] = name if request_id else f"{name}.{number}"
+            wish = self.wishes.setdefault(request.labels["wish"], Told(copy.deepcopy(request)))
+            try:
+                wish.started(self.stub.StartJob(request, timeout=5))
+                return wish
+            except grpc.RpcError as error:
+                self.unknown(error)
+
+    def watch(self, wish):
+        """Watches a job to its end."""
+        cursor, ended = 0, False
+        while not ended:
+            request = service_pb2.WatchJobRequest(job_id=wish.ticket, after_sequence=cursor)
+            try:
+                for event in self.stub.WatchJob(request, timeout=20):
+                    if event.WhichOneof("event") in KEPT:
+                        demand(event.sequence == cursor + 1, wish.ticket, "shows", event.sequence, "after", cursor)
+                        wish.saw(event)
+                    cursor = event.sequence
+                ended = True
+            except grpc.RpcError as error:
+                self.unknown(error)
+        job = self.call(self.stub.GetStatus, service_pb2.GetStatusRequest(job_id=wish.ticket))
+        demand(job.state in FINAL, "a watch ended before its job, which is", job.state)
+        wish.shown(job, now=True)
+
+    def cancel(self, wish):
+        """Cancels a job."""
+        wish.cancel_answered(self.call(self.stub.CancelJob, service_pb2.CancelJobRequest(job_id=wish.ticket)))
+
+
+def live(server, wishes, life):
+    """The script, with names of its own for each `life`. It ends early where the server does. Returns how many calls were refused."""
+    client, crowd = Client(server, wishes), []
+    try:
+        for number in range(LARGE_JOBS if life == "large" else 0):
+            client.start(f"large-{number}", kind="nobody.serves", text="x" * LARGE_BYTES)
+        quick = client.start(f"{life}-quick", prompt="one two three", seconds=0, steps=2)
+        client.watch(quick)
+        named = client.start(f"{life}-named", request_id=f"{life}-a", prompt="four five", seconds=0, steps=1)
+        client.start(f"{life}-named", request_id=f"{life}-a", prompt="four five", seconds=0, steps=1)
+        waits = client.start(f"{life}-waits", kind="nobody.serves")
+        client.cancel(waits)
+        runs = client.start(f"{life}-runs", request_id=f"{life}-b", prompt="six", seconds=60, steps=2000)
+        crowd = [
+            threading.Thread(target=together, args=(client, f"{life}-crowd-{number}", bool(number % 2)))
+            for number in range(6)
+        ]
+        for thread in crowd:
+            thread.start()
+        client.cancel(runs)
+        for thread in crowd:
+            thread.join()
+        fails = client.start(
+            f"{life}-fails", prompt="seven eight", seconds=0, steps=2, attempts=2, chaos={"error": 1}, seed=3
+        )
+        client.watch(fails)
+        client.watch(runs)
+        client.watch(named)
+        client.start(f"{life}-last", prompt="nine", seconds=60)
+    except Gone:
+        pass
+    for thread in crowd:
+        thread.join()
+    client.channel.close()
+    return client.refused
+
+
+def together(client, name, named):
+    """One of several who start jobs at the same time."""
+    try:
+        client.start(name, kind="nobody.serves", request_id=name if named else "")
+    except Gone:
+        pass
+
+
+def check(binary, folder, wishes, log):
+    """The store opens, and everything that was told is true."""
+    server = Server(binary, folder, 0, log=log)
+    demand(server.address, "the store does not open")
+    channel, stub = connect(server.address)
+    try:
+        found = account(stub, wishes)
+        for name, ticket in found.items():
+            wishes[name].check(stub, ticket)
+        for wish in wishes.values():
+            if wish.request.request_id and wish.ticket:
+                wish.started(stub.StartJob(wish.request, timeout=10))
+        stub.StartJob(service_pb2.StartJobRequest(kind="nobody.serves"), timeout=10)
+    except grpc.RpcError as error:
+        raise Violation(f"the server answers {error.code()}: {error.details()}") from error
+    finally:
+        channel.close()
+        server.kill()
