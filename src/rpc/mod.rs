@@ -1,8 +1,9 @@
 //! The network edge: everything between a TCP socket and a gRPC service.
 //!
-//! From outside in: `listen` (accept loop, connection limits, drain) → `calls` (in the connection's task) → `preface` (time to the first bytes) →
-//! `guard` (Host, method, content-type) → `amend` (every error has its ErrorInfo) → `panic` → `deadline` →
-//! `router` (by the service's name). It knows no job; what a service does is its own affair.
+//! From outside in: `listen` (accept loop, connection limits, drain) → `preface` (time to the first bytes) →
+//! `calls` (all in the connection's task) → `guard` (Host, method, content-type) → `amend` (every error has its
+//! ErrorInfo) → `panic` → `deadline` → `router` (by the service's name). It knows no job; what a service does is
+//! its own affair.
 
 mod amend;
 mod calls;
