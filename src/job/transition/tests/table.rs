@@ -106,7 +106,7 @@ fn job_in(column: &str) -> (Job, LeaseToken) {
 fn command_of(row: &str, own: LeaseToken) -> Option<Command> {
     let (deed, manner) = row.split_once('/').unwrap_or((row, ""));
     let lease = match manner {
-        "stale" => LeaseToken { epoch: own.epoch + 1, ..own },
+        "stale" => LeaseToken { epoch: own.epoch - 1, ..own },
         "forged" => LeaseToken { secret: own.secret + 1, ..own },
         _ => own,
     };
