@@ -160,14 +160,17 @@ fn allow_open_files(connections_max: usize) {
     let wanted = connections_max as u64 + FILES_BESIDE;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let possible = wanted.min(maximum.unwrap_or(u64::MAX));
-    let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= wanted);
-    if enough(current) {
-        return;
+    if current.is_some_and(|current| current < possible) {
+        // Where it is refused, the limit that is left tells.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(possible), maximum });
     }
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(possible), maximum });
-    if raised.is_err() || !enough(maximum) {
-        let limit = getrlimit(Resource::Nofile).current;
-        tracing::warn!(connections_max, ?limit, "fewer files may be open than connections_max needs");
+    let left = getrlimit(Resource::Nofile).current;
+    if left.is_some_and(|left| left < connections_max as u64) {
+        tracing::warn!(
+            connections_max,
+            open_files_max = left,
+            "fewer files may be open than connections_max needs"
+        );
     }
 }
 

@@ -3,12 +3,13 @@
 //! Not tonic's own server: that one has no cap, waits forever for a first byte, and turns hyper's limits off.
 //! Nothing that a connection does ends the loop or harms another connection.
 
+use super::calls::Calls;
 use super::preface::Preface;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use std::convert::Infallible;
@@ -76,8 +77,8 @@ impl Default for Options {
 }
 
 impl Options {
-    fn protocols(&self) -> auto::Builder<TokioExecutor> {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
+    fn protocols(&self, calls: Calls) -> auto::Builder<Calls> {
+        let mut builder = auto::Builder::new(calls);
         builder
             .http1()
             .timer(TokioTimer::new())
@@ -112,7 +113,6 @@ pub(super) async fn run<S, B>(
     B::Error: Into<StdError>,
 {
     let service = Arc::new(service);
-    let protocols = Arc::new(options.protocols());
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut accepting = Accepting { listener, failing: false, full: false };
@@ -134,9 +134,12 @@ pub(super) async fn run<S, B>(
         // A request is a small write that waits for nothing: Nagle would hold it back.
         let _ = stream.set_nodelay(true);
         let io = TokioIo::new(Preface::new(stream, options.first_byte_timeout));
-        let (service, protocols, watcher) = (service.clone(), protocols.clone(), graceful.watcher());
+        let (service, watcher) = (service.clone(), graceful.watcher());
+        let calls = Calls::default();
+        let protocols = options.protocols(calls.clone());
         connections.spawn(async move {
-            if let Err(error) = watcher.watch(protocols.serve_connection(io, service)).await {
+            let connection = watcher.watch(protocols.serve_connection(io, service));
+            if let Err(error) = calls.run(connection).await {
                 tracing::debug!(error, "a connection broke");
             }
         });

@@ -1,10 +1,12 @@
 //! The network edge: everything between a TCP socket and a gRPC service.
 //!
 //! From outside in: `listen` (accept loop, connection limits, drain) → `preface` (time to the first bytes) →
-//! `guard` (Host, method, content-type) → `amend` (every error has its ErrorInfo) → `panic` → `deadline` →
-//! `router` (by the service's name). It knows no job; what a service does is its own affair.
+//! `calls` (all in the connection's task) → `guard` (Host, method, content-type) → `amend` (every error has its
+//! ErrorInfo) → `panic` → `deadline` → `router` (by the service's name). It knows no job; what a service does is
+//! its own affair.
 
 mod amend;
+mod calls;
 mod deadline;
 mod guard;
 mod health;
@@ -24,6 +26,7 @@ use http::HeaderMap;
 use std::io;
 use tokio::net::TcpListener;
 use tonic::Status;
+use tonic_reflection::pb::{v1, v1alpha};
 
 /// The services that one port offers, with health and reflection among them.
 pub struct Server {
@@ -87,8 +90,10 @@ impl Server {
                 .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
-        let v1 = builder().build_v1().expect("the descriptors are compiled in");
-        let v1alpha = builder().build_v1alpha().expect("the descriptors are compiled in");
+        // Each version knows its own descriptors only, and should list the other as well.
+        let v1 = builder().register_encoded_file_descriptor_set(v1alpha::FILE_DESCRIPTOR_SET).build_v1();
+        let v1alpha = builder().register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET).build_v1alpha();
+        let (v1, v1alpha) = v1.and_then(|v1| Ok((v1, v1alpha?))).expect("the descriptors are compiled in");
         self.with(v1).with(v1alpha)
     }
 }

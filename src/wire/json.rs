@@ -6,7 +6,8 @@ use crate::job::Violation;
 use crate::job::limits::INPUT_DEPTH_MAX;
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
-use serde::de::IgnoredAny;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use std::fmt;
 
 /// Integers from here on may have lost digits in a double, so they are printed as what they are: doubles.
 const EXACT_INTEGERS_END: f64 = 9_007_199_254_740_992.0;
@@ -25,15 +26,69 @@ pub fn from_value(value: &Value, field: &str) -> Result<String, Violation> {
     Ok(text)
 }
 
-/// Makes sure that a text is a JSON object of at most [`INPUT_DEPTH_MAX`] levels.
+/// Makes sure that a text is a JSON object of at most [`INPUT_DEPTH_MAX`] levels, all of which can be read.
 pub fn check_object(text: &str, field: &str) -> Result<(), Violation> {
-    if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
-        return Err(Violation::new(field, format!("it is not JSON: {error}")));
+    check_depth(depth(text), field)?;
+    if let Err(error) = serde_json::from_str::<Readable>(text) {
+        return Err(Violation::new(field, format!("it is not JSON that can be read: {error}")));
     }
     if !text.trim_start().starts_with('{') {
         return Err(Violation::new(field, "it is not a JSON object"));
     }
-    check_depth(depth(text), field)
+    Ok(())
+}
+
+/// Any JSON value that [`to_value`] can read, without being kept.
+///
+/// serde's own `IgnoredAny` skips what nobody can read: numbers beyond a double, and halves of surrogate pairs.
+struct Readable;
+
+impl<'de> Deserialize<'de> for Readable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Readable {
+    type Value = Self;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Self, A::Error> {
+        while values.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self, A::Error> {
+        while fields.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
 }
 
 /// The `Struct` of a JSON object; none where the text is not one.
@@ -133,7 +188,7 @@ fn check_depth(depth: usize, field: &str) -> Result<(), Violation> {
     }
 }
 
-/// The levels of a text that is known to be JSON.
+/// The levels of a JSON text; of another text some number.
 fn depth(text: &str) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
     for byte in text.bytes() {
@@ -145,7 +200,7 @@ fn depth(text: &str) -> usize {
                 depth += 1;
                 deepest = deepest.max(depth);
             }
-            b'}' | b']' if !in_string => depth -= 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
             _ => {}
         }
     }
@@ -170,10 +225,14 @@ mod tests {
     #[case("", false)]
     #[case("{", false)]
     #[case("{} x", false)]
+    #[case("}{}", false)]
+    #[case(r#"{"a": [1, -2, 0.5, true, null, "\ud83d\ude00"]}"#, true)]
+    #[case(r#"{"a": 1e999}"#, false)]
+    #[case(r#"{"a": "\ud800"}"#, false)]
     #[case(&nested(30), true)]
     #[case(&nested(31), false)]
     #[case(&nested(1000), false)]
-    fn only_objects_of_thirty_levels_pass(#[case] text: &str, #[case] passes: bool) {
+    fn only_readable_objects_of_thirty_levels_pass(#[case] text: &str, #[case] passes: bool) {
         assert_eq!(check_object(text, "input_json").is_ok(), passes, "{text}");
     }
 

@@ -1,0 +1,116 @@
+//! The load, in its own process: so many callers on so many connections, each with one call at a time.
+
+use crate::calls::{self, Call};
+use crate::lives::{self, Lives};
+use crate::stalled::{self, Stalled};
+use crate::watchers::{self, Watchers};
+use anyhow::Context as _;
+use longhaul::cli::serve;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+use tonic::transport::{Channel, Endpoint};
+
+/// How long callers call before anything counts: until connections, caches and the store's files are there.
+const WARM_UP: Duration = Duration::from_millis(500);
+/// With one, the load and not the server would be the limit.
+const THREADS: usize = 2;
+/// No load takes this long; one that does hangs.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What a load process is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Load {
+    /// Calls of one kind, for a time.
+    Calls(Calls),
+    /// Whole lives of jobs.
+    Lives(Lives),
+    /// Many watchers of one job.
+    Watchers(Watchers),
+    /// Watchers that stop reading.
+    Stalled(Stalled),
+}
+
+/// Calls of one kind.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Calls {
+    pub address: SocketAddr,
+    pub what: Call,
+    pub callers: usize,
+    pub connections: usize,
+    pub time: Duration,
+}
+
+/// What came of the calls.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Figures {
+    /// Calls a second, all callers together.
+    pub rate: f64,
+    /// The time of one call that half of them stayed below.
+    pub p50: Duration,
+    /// The time of one call that all but one in a hundred stayed below.
+    pub p99: Duration,
+}
+
+/// Does what was ordered, and prints what was measured.
+pub fn run(order: Load) -> anyhow::Result<()> {
+    let runtime = serve::runtime(THREADS)?;
+    let measured = runtime.block_on(async { tokio::time::timeout(PATIENCE, measure(order)).await });
+    println!("{}", measured.context("the load did not end")??);
+    Ok(())
+}
+
+async fn measure(order: Load) -> anyhow::Result<String> {
+    Ok(match order {
+        Load::Calls(order) => serde_json::to_string(&calls(order).await?),
+        Load::Lives(order) => serde_json::to_string(&lives::run(order).await?),
+        Load::Watchers(order) => serde_json::to_string(&watchers::run(order).await?),
+        Load::Stalled(order) => serde_json::to_string(&stalled::run(order).await?),
+    }?)
+}
+
+/// Connections to one server, each with its own socket.
+pub async fn connect(address: SocketAddr, connections: usize) -> anyhow::Result<Vec<Channel>> {
+    let mut channels = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        channels.push(Endpoint::from_shared(format!("http://{address}"))?.connect().await?);
+    }
+    Ok(channels)
+}
+
+async fn calls(order: Calls) -> anyhow::Result<Figures> {
+    let callers = calls::callers(&order).await?;
+    let began = Instant::now();
+    let (from, until) = (began + WARM_UP, began + WARM_UP + order.time);
+    let mut tasks = JoinSet::new();
+    for mut caller in callers {
+        tasks.spawn(async move {
+            let mut times = Vec::with_capacity(1 << 16);
+            loop {
+                let start = Instant::now();
+                if start >= until {
+                    return anyhow::Ok(times);
+                }
+                caller.call().await?;
+                let end = Instant::now();
+                if start >= from && end <= until {
+                    times.push(end - start);
+                }
+            }
+        });
+    }
+    let mut times = Vec::new();
+    while let Some(ended) = tasks.join_next().await {
+        times.extend(ended??);
+    }
+    times.sort_unstable();
+    let rate = times.len() as f64 / order.time.as_secs_f64();
+    Ok(Figures { rate, p50: quantile(&times, 0.5), p99: quantile(&times, 0.99) })
+}
+
+/// The value that this part of a sorted list stays below.
+pub fn quantile(sorted: &[Duration], part: f64) -> Duration {
+    let place = (sorted.len() as f64 * part) as usize;
+    sorted.get(place.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+}
