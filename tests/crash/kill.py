@@ -27,7 +27,7 @@ from client import (
 )
 
 SLOTS = 64
-STARTERS, WATCHERS, CANCELLERS = 3, 12, 1
+STARTERS, WATCHERS, CANCELLERS = 8, 8, 1
 # So many starts are answered in a round at most, or the end of all takes too long.
 STARTS_MAX = 500
 WORDS = "the quick brown fox jumps over the lazy dog and naps".split()

@@ -27,8 +27,12 @@ from life import check, live
 HERE = pathlib.Path(__file__).resolve().parent
 # As many lives at once as a small machine has cores.
 WORKERS = 2
-# How long the sweep over all points may take; past it, only every so many points are tried.
+# How long it may take; past it, only some of the points are tried.
 SECONDS_MAX = 120
+# How many of the other cases are tried, unless all are.
+SAMPLE = 30
+# From how much space on a disk in memory is taken, where what is not under the shim flushes for nothing.
+MEMORY_BYTES_MIN = 4 << 30
 # Disks, by what they do with a flush of a path; `torn` keeps besides some of what was not flushed.
 DISKS = {
     "strict": lambda path: True,
@@ -197,41 +201,45 @@ def sweep(workers, options, changes, place):
     def each(deed, cases):
         return workers.map(deed, *zip(*cases))
 
+    def some(cases):
+        return cases if options.all else rng.sample(cases, min(SAMPLE, len(cases)))
+
     points = [(life, at) for life in SWEPT for at in range(1, len(changes[life]) + 1)]
     rng.shuffle(points)
     tries, rest = points[:20], points[20:]
     began = time.monotonic()
     cuts = Tally().add(each(cut, tries))
-    expected = (time.monotonic() - began) / len(tries) * len(rest)
-    stride = 1 if options.all else int(expected / SECONDS_MAX) + 1
+    each_takes = (time.monotonic() - began) / len(tries)
+    # Half of the time is for the cases that are no points.
+    stride = 1 if options.all else int(each_takes * len(rest) / (SECONDS_MAX / 2)) + 1
     if stride > 1:
-        print(f"crash: one in {stride} of {len(points)} points, for all (--all) would take {expected:.0f} s", flush=True)
+        print(f"crash: one in {stride} of {len(points)} points; all would take {each_takes * len(rest):.0f} s", flush=True)
     cuts.add(each(cut, rest[::stride]))
     # The log is moved into the database beside the writer: from the first page moved to the flush after the last.
     moved = [at for at, (kind, path) in enumerate(changes["large"], 1) if path.endswith("longhaul.db") and "store.new" not in path]
     demand(len(moved) > 1000, "the large life's log is not moved into the database")
     large = range(moved[0] - 5, moved[-1] + 20)
-    cuts.add(each(cut, [("large", at) for at in rng.sample(large, 20)]))
+    cuts.add(each(cut, [("large", at) for at in rng.sample(large, SAMPLE // 2)]))
 
     # The whole way of a new store to its place, and some points of the rest.
     placed = next(at for at, (kind, _) in enumerate(changes["first"], 1) if kind == "R")
     later = [("first", at) for at in [*range(1, 12), *range(placed - 5, placed + 12)]]
-    later = Tally().add(each(cut_later, later + rng.sample(points, 30)))
+    later = Tally().add(each(cut_later, some(later) + rng.sample(points, SAMPLE // 3)))
 
     failures = []
     for life in SWEPT:
         flushes = [at for at, (kind, _) in enumerate(changes[life], 1) if kind == "S"]
         for number, at in enumerate(flushes, 1):
             failures.append((life, number, rng.choice([0, at + rng.randint(1, 12)])))
-    failed = Tally().add(each(fail, failures))
+    failed = Tally().add(each(fail, some(failures)))
 
     mutant = place / "synchronous-off"
     text = options.binary.read_bytes()
     demand(text.count(b"synchronous=FULL") > 0, "the binary does not have the text synchronous=FULL")
     mutant.write_bytes(text.replace(b"synchronous=FULL", b"synchronous=OFF "))
     mutant.chmod(0o755)
-    caught = Tally().add(each(cut_liars, rng.sample(points, 20)), mutant=True)
-    off = Tally().add(each(cut_mutant, [(mutant, *point) for point in rng.sample(points, 20)]), mutant=True)
+    caught = Tally().add(each(cut_liars, rng.sample(points, SAMPLE // 2)), mutant=True)
+    off = Tally().add(each(cut_mutant, [(mutant, *point) for point in rng.sample(points, SAMPLE // 2)]), mutant=True)
     caught.lost["synchronous=OFF"], caught.looked["synchronous=OFF"] = off.lost["strict"], off.looked["strict"]
 
     lost = sum(tally.lost.total() for tally in (cuts, later, failed))
@@ -251,12 +259,15 @@ def main():
     options = parser.parse_args()
     print(f"crash: seed {options.seed}", flush=True)
     place = pathlib.Path(os.path.realpath(tempfile.mkdtemp(prefix="longhaul-power-")))
+    memory = pathlib.Path("/dev/shm")
+    in_memory = memory.is_dir() and shutil.disk_usage(memory).free >= MEMORY_BYTES_MIN
+    lives = pathlib.Path(tempfile.mkdtemp(prefix="longhaul-power-", dir=memory)) if in_memory else place
     shim = place / "preload.so"
     compiler = os.environ.get("CC", "cc")
     subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", shim, HERE / "preload.c", "-ldl"], check=True)
     # Spawned, since a process that has used gRPC must not be forked.
     with concurrent.futures.ProcessPoolExecutor(
-        WORKERS, multiprocessing.get_context("spawn"), begin, (options.binary, shim, place, options.seed)
+        WORKERS, multiprocessing.get_context("spawn"), begin, (options.binary, shim, lives, options.seed)
     ) as workers:
         try:
             good = sweep(workers, options, dict(zip(LIVES, workers.map(count, LIVES))), place)
@@ -267,8 +278,9 @@ def main():
             workers.shutdown(cancel_futures=True)
     if good:
         shutil.rmtree(place)
+        shutil.rmtree(lives, ignore_errors=True)
         return 0
-    print(f"crash: FAILED with seed {options.seed}; what is left lies in {place}")
+    print(f"crash: FAILED with seed {options.seed}; what is left lies in {lives}")
     return 1
 
 
