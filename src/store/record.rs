@@ -10,6 +10,8 @@ use serde::de::DeserializeOwned;
 /// The version of every record that is written now.
 const VERSION: u8 = 1;
 const CRC_BYTES: usize = 4;
+/// Room for nearly every record, so that it need not move while it grows.
+const TYPICAL_BYTES: usize = 256;
 
 /// Where a record lies: its table's own tag, the job's ordinal, a number within the job.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +50,9 @@ impl Position {
 
 /// Encodes `value`; the CRC also covers `columns`, which lie beside the record.
 pub fn encode<T: Serialize>(position: Position, columns: &[&[u8]], value: &T) -> Vec<u8> {
-    let mut record = postcard::to_extend(value, vec![VERSION]).expect("a Vec takes any value of these types");
+    let mut record = Vec::with_capacity(TYPICAL_BYTES);
+    record.push(VERSION);
+    let mut record = postcard::to_extend(value, record).expect("a Vec takes any value of these types");
     let crc = position.crc(columns, &record);
     record.extend_from_slice(&crc.to_le_bytes());
     record

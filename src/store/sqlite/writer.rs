@@ -24,6 +24,8 @@ pub struct Writer {
     last_ordinal: i64,
     last_create_time: Timestamp,
     counters: Counters,
+    /// The jobs that a worker has, as their rows say: nearly all commands are for one of them.
+    held: HashMap<JobId, Job>,
     /// For each set of kinds the tenant that was served last.
     pub(super) served: HashMap<String, String>,
     /// The concurrency keys that a sweep has to look at: some job of theirs came to wait, or left its place.
@@ -79,6 +81,7 @@ impl Writer {
             last_ordinal,
             last_create_time,
             counters: Counters { jobs, changed: HashMap::new() },
+            held: HashMap::new(),
             served: HashMap::new(),
             keys,
         })
@@ -192,11 +195,19 @@ impl Writer {
         command: Command,
         now: Timestamp,
     ) -> Result<Result<Transition, Rejection>, ReadError> {
-        let Some(job) = self.load(id)? else { return Ok(Err(Rejection::NotFound)) };
-        match job {
-            Ok(job) => Ok(self.step(&job, command, now)?.map_err(Rejection::from)),
-            Err(rejection) => Ok(Err(rejection)),
+        let job = match self.held.remove(&id) {
+            Some(job) => job,
+            None => match self.load(id)? {
+                Some(Ok(job)) => job,
+                Some(Err(rejection)) => return Ok(Err(rejection)),
+                None => return Ok(Err(Rejection::NotFound)),
+            },
+        };
+        let stepped = self.step(&job, command, now)?.map_err(Rejection::from);
+        if stepped.is_err() {
+            self.note_held(&job);
         }
+        Ok(stepped)
     }
 
     /// The job with this id; a damaged row concerns whoever asked for it, not the batch.
@@ -227,7 +238,16 @@ impl Writer {
                 self.note_key(&step.job);
             }
         }
+        self.note_held(&step.job);
         Ok(Ok(step))
+    }
+
+    /// Remembers the row of a job that a worker has, and forgets it when it has the job no more.
+    fn note_held(&mut self, job: &Job) {
+        match job.place() {
+            Place::Held => drop(self.held.insert(job.id, job.clone())),
+            Place::Ready | Place::Waiting | Place::Blocked | Place::Done => drop(self.held.remove(&job.id)),
+        }
     }
 
     /// A sweep has to look at the job's concurrency key, if it has one.
