@@ -1,9 +1,11 @@
 //! The conformance suite: whatever passes it is a store.
 //!
-//! The cases are listed once, in `suite`, and run on every store here.
+//! The cases are listed once, in `suite`, and run on every store here. `mutants` shows that
+//! they find broken ones.
 
 mod bench;
 mod builders;
+mod mutants;
 mod suite;
 
 use bench::{MemoryFixture, SqliteFixture};

@@ -115,4 +115,17 @@ macro_rules! conformance {
     };
 }
 
-pub(crate) use {cases, conformance};
+/// Makes a table of all cases.
+macro_rules! table {
+    ([] $($part:ident: $($case:ident)+;)+) => {
+        &[$($((stringify!($case), crate::suite::$part::$case as crate::suite::Case)),+),+]
+    };
+}
+
+pub(crate) use {cases, conformance, table};
+
+/// A case: it panics where the store does not keep its promise.
+pub type Case = fn(&mut crate::bench::Bench);
+
+/// All of them, by name.
+pub const CASES: &[(&str, Case)] = cases!(table);

@@ -36,6 +36,7 @@ pub fn a_key_never_exceeds_its_limit_and_nobody_starves(bench: &mut Bench) {
         let done = running.remove(0);
         bench.step(done.token.job, complete(done.token));
         served.push(done.token.job);
+        assert!(served.len() <= waiting.len());
         if served.len() % 4 == 0 {
             bench.reopen();
         }

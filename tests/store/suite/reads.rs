@@ -4,7 +4,6 @@ use crate::bench::{Bench, KEEPER};
 use crate::builders::*;
 use longhaul::job::*;
 use longhaul::store::*;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 fn listed(bench: &Bench, tenant: &str, before: Option<JobId>, limit: usize) -> Vec<JobId> {
     let page = bench.store().list(tenant, before, limit, Parts::BASIC).unwrap();
@@ -35,7 +34,7 @@ pub fn a_list_pages_through_a_tenants_jobs_newest_first(bench: &mut Bench) {
 
     for limit in 1..=10 {
         let mut read: Vec<JobId> = Vec::new();
-        loop {
+        while read.len() <= theirs.len() {
             let page = listed(bench, "theirs", read.last().copied(), limit);
             if page.is_empty() {
                 break;
@@ -96,7 +95,7 @@ pub fn held_pages_in_the_order_of_ids(bench: &mut Bench) {
 
     for limit in 1..=8 {
         let mut read: Vec<JobId> = Vec::new();
-        loop {
+        while read.len() <= jobs.len() {
             let page = bench.store().held(read.last().copied(), limit).unwrap();
             if page.is_empty() {
                 break;
@@ -137,24 +136,23 @@ pub fn a_reader_sees_a_whole_batch_or_nothing_of_it(bench: &mut Bench) {
     const ROUNDS: usize = 12;
     let batches: Vec<Vec<Operation>> =
         (0..ROUNDS).map(|_| (0..4).map(|_| bench.submission([spec("work")])).collect()).collect();
-    let (store, now, done) = (bench.share(), bench.now, AtomicBool::new(false));
+    let (store, now) = (bench.share(), bench.now);
+    let count = || store.list(DEFAULT_TENANT, None, 1000, Parts::BASIC).unwrap().len();
 
     std::thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            let mut most = 0;
-            while !done.load(Ordering::Acquire) {
-                let count = store.list(DEFAULT_TENANT, None, 1000, Parts::BASIC).unwrap().len();
-                assert_eq!(count % 4, 0, "{count} jobs are no whole number of batches");
-                assert!(count >= most, "what was seen is gone");
-                most = count;
+        let writer = scope.spawn(|| {
+            for (index, batch) in batches.into_iter().enumerate() {
+                store.commit(batch, now).unwrap();
+                assert_eq!(count(), 4 * (index + 1), "what is answered for is seen");
             }
         });
-        for (index, batch) in batches.into_iter().enumerate() {
-            store.commit(batch, now).unwrap();
-            let seen = store.list(DEFAULT_TENANT, None, 1000, Parts::BASIC).unwrap().len();
-            assert_eq!(seen, 4 * (index + 1), "what is answered for is seen");
+        let mut most = 0;
+        while !writer.is_finished() {
+            let seen = count();
+            assert_eq!(seen % 4, 0, "{seen} jobs are no whole number of batches");
+            assert!(seen >= most, "what was seen is gone");
+            most = seen;
         }
-        done.store(true, Ordering::Release);
-        reader.join().unwrap();
+        writer.join().unwrap();
     });
 }

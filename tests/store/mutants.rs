@@ -1,0 +1,83 @@
+//! Stores that each break a promise. A suite that does not notice proves nothing.
+
+mod mutant;
+
+use crate::bench::Bench;
+use crate::suite::CASES;
+use longhaul::job::State;
+use mutant::{Flaw, MutantFixture};
+use rstest::rstest;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+#[rstest]
+#[case(Flaw::FencingOff, "an_earlier_lease_records_nothing_under_a_later_one")]
+#[case(Flaw::AnyKeeper, "only_its_keeper_ends_a_lease")]
+#[case(Flaw::NotDurable, "what_was_submitted_is_what_is_read")]
+#[case(Flaw::RequestIdsOfOneLife, "request_ids_outlive_a_restart")]
+#[case(Flaw::SomeOfASubmission, "a_rejected_submission_takes_in_none_of_its_jobs")]
+#[case(Flaw::RejectionEndsBatch, "a_rejection_leaves_the_others_in_place")]
+#[case(Flaw::EachOperationAlone, "a_reader_sees_a_whole_batch_or_nothing_of_it")]
+#[case(Flaw::NoQueueLimit, "a_full_queue_takes_in_nothing")]
+#[case(Flaw::NoPriority, "claims_go_by_priority_then_creation")]
+#[case(Flaw::NoTurns, "tenants_take_turns_within_a_claim_and_from_claim_to_claim")]
+#[case(Flaw::ClaimedTwice, "no_job_is_claimed_twice")]
+#[case(Flaw::AlwaysAccepted, "a_provisional_claim_leaves_no_trace")]
+#[case(Flaw::ClaimSweeps, "only_a_sweep_makes_a_scheduled_job_ready")]
+#[case(Flaw::ClaimSweeps, "only_a_sweep_makes_a_job_with_a_key_ready")]
+#[case(Flaw::OnePlaceTooMany, "a_key_never_exceeds_its_limit_and_nobody_starves")]
+#[case(Flaw::NeverDue(State::Scheduled), "a_scheduled_job_becomes_ready")]
+#[case(Flaw::NeverDue(State::Pending), "a_pending_job_expires")]
+#[case(Flaw::NeverDue(State::Running), "an_attempt_takes_too_long")]
+#[case(Flaw::NeverDue(State::Retrying), "a_retried_job_becomes_ready")]
+#[case(Flaw::NeverDue(State::Cancelling), "a_grace_period_ends")]
+#[case(Flaw::DueTooLate, "a_scheduled_job_becomes_ready")]
+#[case(Flaw::EventLost, "a_history_is_all_that_the_steps_told")]
+#[case(Flaw::ResultLost, "a_result_comes_with_the_success")]
+#[case(Flaw::EndlessPages, "a_page_of_history_has_a_limit_of_events")]
+#[case(Flaw::EndlessPages, "a_page_of_history_has_a_limit_of_bytes_and_is_never_empty")]
+#[case(Flaw::OutputTwice, "a_commit_that_nobody_heard_of_can_be_repeated")]
+#[case(Flaw::AnyAttempt, "what_belongs_to_another_attempt_is_passed_over")]
+#[case(Flaw::OldestFirst, "a_list_pages_through_a_tenants_jobs_newest_first")]
+#[case(Flaw::AnyTenant, "a_list_pages_through_a_tenants_jobs_newest_first")]
+#[case(Flaw::OnlyAcceptedHeld, "a_lease_that_nobody_heard_of_is_found")]
+fn a_broken_store_is_found_out(#[case] flaw: Flaw, #[case] case: &str) {
+    let failed = failures(flaw);
+
+    assert!(failed.contains(&case), "{case} does not notice {flaw:?}; these do: {failed:?}");
+}
+
+#[test]
+fn a_sound_store_in_the_same_wrapper_passes() {
+    assert_eq!(failures(Flaw::None), Vec::<&str>::new());
+}
+
+/// The cases that notice.
+fn failures(flaw: Flaw) -> Vec<&'static str> {
+    let failed = |(_, case): &&(&str, crate::suite::Case)| {
+        quietly(|| case(&mut Bench::new(MutantFixture::new(flaw)))).is_err()
+    };
+    CASES.iter().filter(failed).map(|(name, _)| *name).collect()
+}
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Catches a panic that is expected, without its message and its slow backtrace.
+fn quietly(run: impl FnOnce()) -> std::thread::Result<()> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                loud(info);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(run));
+    QUIET.set(false);
+    outcome
+}
