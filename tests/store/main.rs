@@ -6,6 +6,7 @@
 mod bench;
 mod builders;
 mod mutants;
+mod random;
 mod suite;
 
 use bench::{MemoryFixture, SqliteFixture};
