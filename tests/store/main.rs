@@ -5,8 +5,10 @@
 
 mod bench;
 mod builders;
+mod disk;
 mod mutants;
 mod random;
+
 mod suite;
 
 use bench::{MemoryFixture, SqliteFixture};

@@ -37,10 +37,11 @@ pub struct Settings {
 /// time has the folder; anybody may look into the database meanwhile.
 #[derive(Debug)]
 pub struct SqliteStore {
-    // Fields are dropped in this order: nobody writes or checkpoints any more when the lock is given back.
+    // Fields are dropped in this order. Those that only read go first, since the last connection moves the log into the
+    // database; nobody writes or checkpoints any more when the lock is given back.
+    readers: Readers,
     writer: Mutex<Option<Writer>>,
     checkpointer: Checkpointer,
-    readers: Readers,
     keeper: Keeper,
     queue_max: u64,
     folder: Folder,
