@@ -13,6 +13,7 @@ mod sweep;
 mod watch;
 mod work;
 
+pub use crate::store::{EventLimit, Parts};
 pub use error::Error;
 pub use hub::{Shared as SharedEvent, SharedBody};
 pub use leases::Order;
@@ -21,7 +22,7 @@ pub use work::{Leased, Worker};
 
 use crate::clock::Clock;
 use crate::job::{Command, Event, JobId, Place, Sequence, Snapshot, Spec, Terms, Timestamp};
-use crate::store::{EventLimit, Operation, Outcome, Parts, Store, Submission, Submitted};
+use crate::store::{Operation, Outcome, Store, Submission, Submitted};
 use commit::Committer;
 use dispatch::Dispatch;
 use hub::Hub;

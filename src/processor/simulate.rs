@@ -238,3 +238,6 @@ impl Run<'_> {
 fn words(text: &str) -> Vec<&str> {
     text.split_inclusive(char::is_whitespace).collect()
 }
+
+#[cfg(test)]
+mod tests;

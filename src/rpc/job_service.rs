@@ -1,11 +1,10 @@
 //! What clients call: convert, ask the engine, convert back.
 
-use crate::engine::{Engine, Error, Watch, WatchOptions};
+use crate::engine::{Engine, Error, EventLimit, Parts, Watch, WatchOptions};
 use crate::job::limits::GRACE_SECONDS_MAX;
 use crate::job::{DEFAULT_TENANT, JobId, Snapshot};
 use crate::proto::job_service_server::{JobService, JobServiceServer};
 use crate::proto::{self, EncodedEvent};
-use crate::store::{EventLimit, Parts};
 use crate::wire::{reply, request, status};
 use futures_core::Stream;
 use prost::Message as _;

@@ -1,10 +1,10 @@
 //! What a request asks for. Everything is checked here or in `job::spec`, and told by the field's path.
 
 use super::json;
+use crate::engine::Parts;
 use crate::job::limits::*;
 use crate::job::{JobId, Sequence, Spec, Terms, Timestamp, Violation, Wish};
 use crate::proto;
-use crate::store::Parts;
 use bytes::Bytes;
 use prost::Message;
 use proto::start_job_request::Payload;

@@ -3,6 +3,8 @@
 //! It knows neither the store nor the protocol. Where its jobs come from is the source's affair, what they do is their
 //! handler's.
 
+#[cfg(test)]
+pub mod fake;
 mod handler;
 mod local;
 mod source;
@@ -232,3 +234,6 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
         panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("the handler panicked: {}", text.unwrap_or("no message"))
 }
+
+#[cfg(test)]
+mod tests;
