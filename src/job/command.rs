@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Something asked of a job.
 ///
 /// Those with a `lease` come from its worker and are refused when the lease has ended. Each may come twice, as after a
-/// commit of unknown outcome, and does nothing the second time.
+/// commit of unknown outcome, and does nothing the second time, unless it says otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// Lets a worker have the job: a new lease, provisional unless it is accepted at once.
@@ -37,7 +37,7 @@ pub enum Command {
         /// That server.
         keeper: Keeper,
     },
-    /// The attempt entered another stage.
+    /// The attempt entered another stage. One that comes twice is kept twice: a job does not remember its stage's name.
     EnterStage {
         /// Its lease.
         lease: LeaseToken,
@@ -50,7 +50,8 @@ pub enum Command {
         lease: LeaseToken,
         /// The channel; empty is the main output.
         channel: String,
-        /// Void everything from here on first.
+        /// Void everything from here on first. Where that comes twice, the data that came with it is voided and kept
+        /// again: the history grows, the valid output is the same.
         reset_to: Option<u64>,
         /// Where `data` belongs. Bytes that are there already are skipped.
         offset: u64,
@@ -122,6 +123,8 @@ pub enum Command {
         grace: Duration,
     },
     /// Does what is due by now: starts, retries, timeouts, expiry, the end of a grace period.
+    ///
+    /// What becomes due only by that, as a retry without a wait does, is for the next one.
     Advance {
         /// The last that was kept of the attempt.
         live: Live,

@@ -1,3 +1,5 @@
-//! Tests of the state machine: every state × command as one table.
+//! Tests of the state machine: every state × command as one table, random lives, and the contract's rules by name.
 
+mod life;
+mod properties;
 mod table;
