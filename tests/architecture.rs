@@ -105,7 +105,7 @@ fn violations(room: &Room, text: &str) -> Vec<(usize, String)> {
                         .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()))
             };
             let own = path.split(|c: char| !c.is_alphanumeric() && c != '_').next() == Some(room.name);
-            if !own && !path.is_empty() && !room.may.iter().any(|may| allowed(may)) {
+            if !own && !path.is_empty() && !room.may.iter().any(allowed) {
                 found.push((number, format!("`{}` imports crate::{path}", room.name)));
             }
         }
