@@ -30,11 +30,12 @@ class Client:
 
     def unknown(self, error):
         """A call ended without an answer: all is well if the server is gone, or says so in the one way it may."""
-        demand(error.code() in UNKNOWN, "an unexpected answer:", error.code(), error.details())
-        # A server that dies closes its connections a little before its parent can tell.
+        # A server that dies closes its connections a little before its parent can tell. What a client makes of an answer that
+        # was cut off is its own affair.
         time.sleep(0.02)
         if self.server.process.poll() is not None:
             raise Gone from error
+        demand(error.code() in UNKNOWN, "an unexpected answer:", error.code(), error.details())
         self.refused += 1
         demand(self.refused < REFUSED_MAX, "a server that is alive refuses for ever:", error.details())
 
