@@ -3,4 +3,5 @@
 mod life;
 mod properties;
 mod rules;
+mod script;
 mod table;

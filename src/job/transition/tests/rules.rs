@@ -1,4 +1,4 @@
-//! The rules of the contract, one test each. What is expected is in the contract's words and figures, written out here.
+//! The rules of the contract, one test each. What is expected is in the contract's words and figures.
 
 mod cancel;
 mod history;
