@@ -526,7 +526,6 @@ impl Step {
         job.counted_attempts += 1;
         job.start_time.get_or_insert(now);
         job.attempt_start_time = Some(now);
-        job.queue_duration += now.since(job.pending_time.unwrap_or(now));
         let change = StateChange { reason: reason::ACCEPTED.into(), ..self.change_to(State::Running) };
         self.enter(State::Running, change);
         self.job.emitted.attempt_log_lines = 0;
@@ -623,6 +622,7 @@ impl Step {
             | State::Cancelled => false,
         });
         job.next_attempt_time = change.next_attempt_time;
+        job.queue_duration += self.now.since(job.pending_time.unwrap_or(self.now));
         job.pending_time = (state == State::Pending).then_some(self.now);
         if state != State::Cancelling {
             job.cancel_deadline = None;

@@ -218,3 +218,14 @@ fn running_is_the_time_spent_with_a_worker_in_all_attempts() {
     assert_eq!(life.job.attempt_start_time, Some(START.after(SECOND * 70)));
     assert_eq!(life.job.start_time, Some(START));
 }
+
+#[test]
+fn queueing_counts_where_no_worker_ever_came() {
+    let mut expired = Life::new(start_within(MINUTE));
+    expired.wait(MINUTE).advance();
+    let mut cancelled = Life::new(options());
+    cancelled.wait(SECOND * 5).cancel(HOUR).unwrap();
+
+    assert_eq!(expired.job.queue_duration, MINUTE);
+    assert_eq!(cancelled.job.queue_duration, SECOND * 5);
+}
