@@ -1,6 +1,6 @@
 //! What stays true whatever is asked of a job, and whenever.
 //!
-//! A life that breaks it is printed, shortened, with its seed. What each command ought to do is told by the table.
+//! A life that breaks it is printed, shortened, with its seed. What each command does is told by the table.
 
 use super::script::*;
 use crate::job::*;

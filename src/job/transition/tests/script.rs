@@ -1,4 +1,4 @@
-//! Random lives: what is asked of a job, by whom and when. They are not likely lives, and time may go back in them.
+//! Random lives: what is asked of a job, by whom and when. They are not likely ones, and time may go back.
 
 use super::life::*;
 use crate::job::*;

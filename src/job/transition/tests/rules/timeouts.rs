@@ -1,4 +1,4 @@
-//! What ends when nobody says that it has: late starts, long attempts, long lives, silence; and what time is counted.
+//! What ends although nobody says so: late starts, long attempts, long lives, silence; and what time counts.
 
 use crate::job::transition::tests::life::*;
 use crate::job::*;
