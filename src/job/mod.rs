@@ -81,7 +81,7 @@ pub struct Job {
     pub next_attempt_time: Option<Timestamp>,
     /// When it reached its final state.
     pub end_time: Option<Timestamp>,
-    /// Time spent pending, up to the last attempt.
+    /// Time spent pending, up to when it last was.
     pub queue_duration: Duration,
     /// Time spent with a worker, all ended attempts together.
     pub run_duration: Duration,

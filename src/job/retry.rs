@@ -34,7 +34,9 @@ impl RetryPolicy {
     /// is as likely as any other, so that jobs that failed together do not come back together.
     pub fn delay(&self, failures: u32, jitter: f64) -> Duration {
         let exponent = failures.saturating_sub(1).min(1_000) as i32;
-        let grown = self.initial_interval.as_secs_f64() * self.backoff_coefficient.powi(exponent);
+        // Without the bound, none at first would grow to no number at all.
+        let growth = self.backoff_coefficient.powi(exponent).min(f64::MAX);
+        let grown = self.initial_interval.as_secs_f64() * growth;
         let bound = grown.min(self.maximum_interval.as_secs_f64());
         Duration::try_from_secs_f64(bound * jitter.clamp(0.0, 1.0)).unwrap_or(self.maximum_interval)
     }
@@ -52,6 +54,14 @@ mod tests {
         let bounds: Vec<u64> = [1, 2, 3, 9, 10, 4_000_000_000].map(|n| policy.delay(n, 1.0).as_secs()).into();
 
         assert_eq!(bounds, [1, 2, 4, 256, 300, 300]);
+    }
+
+    #[test]
+    fn no_wait_at_first_stays_none() {
+        let none =
+            RetryPolicy { initial_interval: Duration::ZERO, backoff_coefficient: 3.0, ..Default::default() };
+
+        assert_eq!([1, 2, 999].map(|n| none.delay(n, 1.0)), [Duration::ZERO; 3]);
     }
 
     proptest! {

@@ -2,4 +2,6 @@
 
 mod life;
 mod properties;
+mod rules;
+mod script;
 mod table;

@@ -1,0 +1,294 @@
+//! The life of a job: the one function that changes it, exhaustive over state and command.
+//!
+//! It does not know what time it is, does not roll dice, does not store and does not tell anybody.
+
+mod server;
+mod work;
+
+use super::limits::*;
+use super::*;
+
+/// A step that a job has taken, or a repeat of one that it had taken before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transition {
+    /// The job after it.
+    pub job: Job,
+    /// What happened, in order; nothing for a repeat.
+    pub events: Vec<Event>,
+    /// What the handler returned, where the step is to success.
+    pub result: Option<Bytes>,
+    /// What is now the last of the attempt that is latest-wins, where the step says so.
+    pub live: Option<Live>,
+    /// What the command made of the job; for a repeat, what it had made of it then.
+    pub answer: State,
+}
+
+/// Why a command is refused. The job is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Nobody may lease it now.
+    #[error("the job is not ready")]
+    NotReady,
+    /// The lease has ended or passed to another.
+    #[error("the lease has ended")]
+    LeaseLost,
+    /// The lease has another keeper.
+    #[error("the lease is kept by another server")]
+    OtherKeeper,
+    /// The lease was accepted, so it cannot lapse for want of that.
+    #[error("the lease was accepted")]
+    Accepted,
+    /// The job is being cancelled, or was: it cannot succeed any more.
+    #[error("the job was cancelled")]
+    JobCancelled,
+    /// A worker said that it stopped, but nobody had asked it to.
+    #[error("the job is not being cancelled, so a failure is required")]
+    NothingToStop,
+    /// Output is missing before this piece.
+    #[error("the output goes on at byte {expected}")]
+    OutputGap {
+        /// Where it goes on.
+        expected: u64,
+    },
+    /// Output is missing at the end.
+    #[error("{present} of {announced} bytes of output have come")]
+    OutputMissing {
+        /// What has come.
+        present: u64,
+        /// What the worker announced.
+        announced: u64,
+    },
+    /// There is too much output.
+    #[error("the job's output exceeds {limit} bytes")]
+    OutputLimit {
+        /// The limit.
+        limit: u64,
+    },
+    /// There are too many channels.
+    #[error("the job's output has more than {CHANNELS_MAX} channels")]
+    ChannelLimit,
+    /// Log lines are missing before these.
+    #[error("the log goes on at line {expected}")]
+    LogGap {
+        /// Where it goes on.
+        expected: u64,
+    },
+}
+
+/// Carries out `command` on `job` as of `now`.
+pub fn transition(job: &Job, command: Command, now: Timestamp) -> Result<Transition, Refusal> {
+    let mut step = Step { job: job.clone(), events: Vec::new(), result: None, live: None, now };
+    let answer = match command {
+        Command::Lease { worker, keeper, secret, in_process, accept } => {
+            step.lease(Lease { secret, worker, keeper, in_process, accepted: false }, accept)
+        }
+        Command::Accept { lease } => step.accept(&lease),
+        Command::Adopt { epoch, keeper } => step.adopt(epoch, keeper),
+        Command::EnterStage { lease, name } => step.enter_stage(&lease, name),
+        Command::AppendOutput { lease, channel, reset_to, offset, data } => {
+            step.append_output(&lease, channel, reset_to, offset, data)
+        }
+        Command::AppendLog { lease, offset, lines } => step.append_log(&lease, offset, lines),
+        Command::Complete { lease, result, live, output_bytes } => {
+            step.complete(&lease, result, live, output_bytes)
+        }
+        Command::Fail { lease, failure, retry_delay, live, jitter } => {
+            step.fail(&lease, failure, retry_delay.unwrap_or_default(), live, jitter)
+        }
+        Command::Release { lease, reason, delay, live } => step.release(&lease, reason, delay, live),
+        Command::EndLease { epoch, keeper, cause, live, jitter } => {
+            step.end_lease(epoch, keeper, cause, live, jitter)
+        }
+        Command::Cancel { reason, grace } => step.cancel(reason, grace),
+        Command::Advance { live, jitter } => step.advance(live, jitter),
+        Command::Grant => step.grant(),
+    }?;
+    let Step { job, events, result, live, .. } = step;
+    Ok(Transition { job, events, result, live, answer })
+}
+
+/// What a command makes of a job, or why not.
+type Answer = Result<State, Refusal>;
+
+/// A job on its way through one command.
+struct Step {
+    job: Job,
+    events: Vec<Event>,
+    result: Option<Bytes>,
+    live: Option<Live>,
+    now: Timestamp,
+}
+
+/// What follows on a failed attempt, unless it was the last.
+enum AfterFailure {
+    /// Another attempt after a wait.
+    Retry(Duration),
+    /// Another attempt at once.
+    Again,
+}
+
+impl Step {
+    /// Makes sure that `token` names the lease that holds the job, and accepts that lease where it is still provisional.
+    fn hold(&mut self, token: &LeaseToken) -> Result<(), Refusal> {
+        match &self.job.lease {
+            Some(lease) if self.job.epoch == token.epoch && lease.secret == token.secret => {
+                if !lease.accepted {
+                    self.begin_attempt();
+                }
+                Ok(())
+            }
+            Some(_) | None => Err(Refusal::LeaseLost),
+        }
+    }
+
+    /// What became of the job when this very report ended this very lease.
+    fn repeated(&self, token: &LeaseToken, by: EndedBy) -> Option<State> {
+        let ended = self.job.ended_lease?;
+        (ended.epoch == token.epoch && ended.secret == token.secret && ended.by == by).then_some(ended.state)
+    }
+
+    /// What became of the job when the server took this lease back.
+    fn ended_by_server(&self, token: &LeaseToken) -> Option<State> {
+        self.repeated(token, EndedBy::Server)
+    }
+
+    /// From pending to running, with everything that an attempt begins with, in one step.
+    fn begin_attempt(&mut self) {
+        let now = self.now;
+        let job = &mut self.job;
+        if let Some(lease) = &mut job.lease {
+            lease.accepted = true;
+        }
+        job.attempt += 1;
+        job.counted_attempts += 1;
+        job.start_time.get_or_insert(now);
+        job.attempt_start_time = Some(now);
+        let change = StateChange { reason: reason::ACCEPTED.into(), ..self.change_to(State::Running) };
+        self.enter(State::Running, change);
+        self.job.emitted.attempt_log_lines = 0;
+        for index in 0..self.job.emitted.channels.len() {
+            let channel = &mut self.job.emitted.channels[index];
+            if std::mem::take(&mut channel.bytes) > 0 {
+                let channel = channel.name.clone();
+                self.emit(Body::OutputReset { channel, kept_bytes: 0 });
+            }
+        }
+    }
+
+    /// The attempt has failed: another one, or the end.
+    fn fail_attempt(&mut self, by: EndedBy, failure: Failure, then: AfterFailure, live: Live) {
+        let exhausted = self.job.counted_attempts >= self.job.options.retry.maximum_attempts;
+        let (state, next_attempt_time) = match then {
+            _ if failure.permanent || exhausted => (State::Failed, None),
+            AfterFailure::Retry(delay) => (State::Retrying, Some(self.now.after(delay))),
+            AfterFailure::Again => (State::Pending, None),
+        };
+        let mut change = self.end_attempt(by, state, live);
+        change.reason = failure.reason.clone();
+        change.next_attempt_time = next_attempt_time;
+        change.failure = Some(failure);
+        self.enter(state, change);
+    }
+
+    /// The worker of a job that is being cancelled is gone, one way or another.
+    fn let_go(&mut self, by: EndedBy, why: &'static str, live: Live) {
+        let mut change = self.end_attempt(by, State::Cancelled, live);
+        change.reason = why.into();
+        self.enter(State::Cancelled, change);
+    }
+
+    /// Ends a job that no worker has.
+    fn end_with(&mut self, state: State, failure: Failure) {
+        let change =
+            StateChange { reason: failure.reason.clone(), failure: Some(failure), ..self.change_to(state) };
+        self.enter(state, change);
+    }
+
+    /// Takes back a claim that was never accepted. It leaves no trace in the history.
+    fn lapse(&mut self) {
+        if let Some(lease) = self.job.lease.take() {
+            self.job.ended_lease = Some(EndedLease {
+                epoch: self.job.epoch,
+                secret: lease.secret,
+                by: EndedBy::Server,
+                state: self.job.state,
+            });
+        }
+    }
+
+    /// Ends the lease and the attempt, on the way to `state`.
+    fn end_attempt(&mut self, by: EndedBy, state: State, live: Live) -> StateChange {
+        let change = StateChange { metrics: live.metrics.clone(), ..self.change_to(state) };
+        let job = &mut self.job;
+        if let Some(lease) = job.lease.take() {
+            job.ended_lease = Some(EndedLease { epoch: job.epoch, secret: lease.secret, by, state });
+        }
+        job.run_duration += self.now.since(job.attempt_start_time.unwrap_or(self.now));
+        if !live.is_empty() {
+            self.live = Some(live);
+        }
+        change
+    }
+
+    /// A step from here to `state`, with what is the same for all of them.
+    fn change_to(&self, state: State) -> StateChange {
+        StateChange {
+            previous: Some(self.job.state),
+            state,
+            reason: "".into(),
+            failure: None,
+            worker: self.job.lease.as_ref().map(|lease| lease.worker.clone()),
+            result: None,
+            next_attempt_time: None,
+            message: String::new(),
+            metrics: Metrics::new(),
+        }
+    }
+
+    /// Moves to `state`: everything that follows from being there, and the event.
+    fn enter(&mut self, state: State, change: StateChange) {
+        let job = &mut self.job;
+        job.state = state;
+        job.failure = change.failure.clone().filter(|_| match state {
+            State::Retrying | State::Failed | State::Expired => true,
+            State::Scheduled
+            | State::Pending
+            | State::Running
+            | State::Cancelling
+            | State::Succeeded
+            | State::Cancelled => false,
+        });
+        job.next_attempt_time = change.next_attempt_time;
+        job.queue_duration += self.now.since(job.pending_time.unwrap_or(self.now));
+        job.pending_time = (state == State::Pending).then_some(self.now);
+        if state != State::Cancelling {
+            job.cancel_deadline = None;
+        }
+        if state.is_final() {
+            job.end_time = Some(self.now);
+        }
+        if state != State::Pending && state != State::Running && state != State::Cancelling {
+            job.granted = false;
+        }
+        job.state_sequence = job.sequence() + 1;
+        job.state_time = self.now;
+        let event = Event {
+            sequence: job.state_sequence,
+            attempt: job.attempt,
+            time: self.now,
+            body: Body::StateChanged(Box::new(change)),
+        };
+        self.events.push(event);
+    }
+
+    /// Records something that the attempt sent.
+    fn emit(&mut self, body: Body) {
+        let sequence = self.job.sequence() + 1;
+        self.job.emitted.sequence = sequence;
+        self.job.emitted.time = self.now;
+        self.events.push(Event { sequence, attempt: self.job.attempt, time: self.now, body });
+    }
+}
+
+#[cfg(test)]
+mod tests;
