@@ -305,3 +305,28 @@ async fn a_stream_that_outlasts_the_drain_time_is_cut_and_never_ends_well() {
     assert!(within(stream.message()).await.is_err());
     served.ends().await;
 }
+
+#[tokio::test]
+async fn a_call_that_hangs_holds_up_no_other_on_its_connection() {
+    let served = Served::new(Options::default()).await;
+    let channel = served.channel().await;
+    let call = |method: &'static str| {
+        let mut grpc = tonic::client::Grpc::new(channel.clone());
+        async move {
+            grpc.ready().await.unwrap();
+            grpc.unary(tonic::Request::new("hello".to_owned()), path(method), Codec::default()).await
+        }
+    };
+
+    let hanging: Vec<_> = (0..50).map(|_| tokio::spawn(call("Hangs"))).collect();
+    for _ in 0..50 {
+        let answer: String = within(call("Echo")).await.unwrap().into_inner();
+        assert_eq!(answer, "hello");
+    }
+
+    assert!(hanging.iter().all(|call| !call.is_finished()));
+    // One that panics takes none of the others with it.
+    assert_error(within(call("Panics")).await.unwrap_err(), Code::Internal, "INTERNAL");
+    assert!(within(call("Echo")).await.is_ok());
+    assert!(hanging.iter().all(|call| !call.is_finished()));
+}
