@@ -1,0 +1,150 @@
+//! A store that fails on command, around one that works.
+//!
+//! It decides nothing about jobs: what is kept, and what a batch does, is the other's.
+
+use longhaul::job::*;
+use longhaul::store::*;
+use parking_lot::{Condvar, Mutex};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// What is to become of one batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing of it happens, and that is what is told.
+    Unavailable,
+    /// It happens, and nobody can tell.
+    HappenedUnknown,
+    /// Nothing of it happens, and nobody can tell.
+    LostUnknown,
+}
+
+/// Tells the batches that a fault is meant for.
+pub type Chosen = fn(&Operation) -> bool;
+
+/// The store.
+pub struct HostileStore {
+    kept: Arc<dyn Store>,
+    faults: Mutex<VecDeque<(Chosen, Fault)>>,
+    gate: Mutex<Gate>,
+    opened: Condvar,
+}
+
+#[derive(Default)]
+struct Gate {
+    closed: bool,
+    /// Batches that wait before it.
+    waiting: usize,
+}
+
+impl HostileStore {
+    pub fn new(kept: Arc<dyn Store>) -> Self {
+        Self { kept, faults: Mutex::default(), gate: Mutex::default(), opened: Condvar::new() }
+    }
+
+    /// Does this to the next batch with such an operation; one that is still to come is meant for the one after it.
+    pub fn fail(&self, chosen: Chosen, fault: Fault) {
+        self.faults.lock().push_back((chosen, fault));
+    }
+
+    /// Whether all the faults that were asked for have been met with.
+    pub fn has_failed(&self) -> bool {
+        self.faults.lock().is_empty()
+    }
+
+    /// Lets no batch pass.
+    pub fn block(&self) {
+        self.gate.lock().closed = true;
+    }
+
+    /// Waits until a batch is held up. Blocks its thread.
+    pub fn wait_for_blocked(&self) {
+        let mut gate = self.gate.lock();
+        while gate.waiting == 0 {
+            self.opened.wait(&mut gate);
+        }
+    }
+
+    /// Lets all pass again.
+    pub fn unblock(&self) {
+        self.gate.lock().closed = false;
+        self.opened.notify_all();
+    }
+
+    fn pass_gate(&self) {
+        let mut gate = self.gate.lock();
+        gate.waiting += 1;
+        self.opened.notify_all();
+        while gate.closed {
+            self.opened.wait(&mut gate);
+        }
+        gate.waiting -= 1;
+    }
+
+    fn fault(&self, batch: &[Operation]) -> Option<Fault> {
+        let mut faults = self.faults.lock();
+        let (chosen, _) = faults.front()?;
+        if batch.iter().any(chosen) { faults.pop_front().map(|(_, fault)| fault) } else { None }
+    }
+}
+
+impl Store for HostileStore {
+    fn commit(&self, batch: Vec<Operation>, now: Timestamp) -> Result<Vec<Outcome>, Error> {
+        self.pass_gate();
+        match self.fault(&batch) {
+            None => self.kept.commit(batch, now),
+            Some(Fault::Unavailable) => Err(Error::Unavailable("as was asked for".into())),
+            Some(Fault::LostUnknown) => Err(Error::Unknown("as was asked for".into())),
+            Some(Fault::HappenedUnknown) => {
+                self.kept.commit(batch, now)?;
+                Err(Error::Unknown("as was asked for".into()))
+            }
+        }
+    }
+
+    fn get(&self, ids: &[JobId], parts: Parts) -> Result<Vec<Option<Snapshot>>, Error> {
+        self.kept.get(ids, parts)
+    }
+
+    fn list(
+        &self,
+        tenant: &str,
+        before: Option<JobId>,
+        limit: usize,
+        parts: Parts,
+    ) -> Result<Vec<Snapshot>, Error> {
+        self.kept.list(tenant, before, limit, parts)
+    }
+
+    fn events(&self, wanted: &[(JobId, Sequence)], limit: EventLimit) -> Result<Vec<Vec<Event>>, Error> {
+        self.kept.events(wanted, limit)
+    }
+
+    fn held(&self, after: Option<JobId>, limit: usize) -> Result<Vec<Job>, Error> {
+        self.kept.held(after, limit)
+    }
+
+    fn keeper(&self) -> Keeper {
+        self.kept.keeper()
+    }
+}
+
+/// Any batch.
+pub fn any(_: &Operation) -> bool {
+    true
+}
+
+/// One that wants work.
+pub fn claims(operation: &Operation) -> bool {
+    matches!(operation, Operation::Claim(_))
+}
+
+/// One that does what is due.
+pub fn sweeps(operation: &Operation) -> bool {
+    matches!(operation, Operation::Sweep { .. })
+}
+
+/// One with a command of a client or a worker, or the end of a lease.
+pub fn applies(operation: &Operation) -> bool {
+    matches!(operation, Operation::Apply(..))
+}
