@@ -4,3 +4,4 @@
 mod bench;
 mod commit;
 mod hostile;
+mod unknown;
