@@ -216,6 +216,7 @@ async fn commit(committer: &Committer, token: &LeaseToken, pieces: &[Piece]) -> 
         }
         match transient {
             None => return Ok(()),
+            Some(error) if committer.is_stopped() => return Err(error),
             Some(error) => {
                 tracing::warn!(%error, "output is committed again");
                 tokio::time::sleep(REPEAT_AFTER).await;

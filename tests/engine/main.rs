@@ -4,4 +4,5 @@
 mod bench;
 mod commit;
 mod hostile;
+mod recovery;
 mod unknown;
