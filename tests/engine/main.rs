@@ -3,6 +3,8 @@
 
 mod bench;
 mod commit;
+mod dispatch;
 mod hostile;
+mod leases;
 mod recovery;
 mod unknown;
