@@ -77,6 +77,22 @@ impl Bench {
         self.settle().await;
     }
 
+    /// Does something in a process that dies without a word, then starts again over the same store.
+    pub async fn die_after<F: Future<Output = ()>>(
+        &mut self,
+        act: impl FnOnce(Engine) -> F + Send + 'static,
+    ) {
+        within(self.engine.close()).await;
+        let (store, clock, settings) =
+            (Arc::clone(&self.store), Arc::clone(&self.clock), self.settings.clone());
+        let process = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime.block_on(async { act(start_up(&store, &clock, &settings).await).await });
+        };
+        within(tokio::task::spawn_blocking(process)).await.unwrap();
+        self.start_again().await;
+    }
+
     /// Lets all that was set off come to its end; the time stands still meanwhile.
     pub async fn settle(&self) {
         // Commits are carried out in their order, so one that does nothing comes after those that are under way.

@@ -16,7 +16,7 @@ async fn callers_learn_whether_a_failed_commit_may_have_happened(
 
     bench.store.fail(any, Fault::Unavailable);
     let unavailable = within(bench.engine.start(named("first"))).await;
-    bench.store.fail(any, Fault::HappenedUnknown);
+    bench.store.fail(any, Fault::Unknown);
     let unknown = within(bench.engine.start(named("second"))).await;
     let first = within(bench.engine.start(named("first"))).await.unwrap();
     let second = within(bench.engine.start(named("second"))).await.unwrap();
@@ -73,7 +73,7 @@ async fn a_claim_that_nobody_heard_of_leaves_no_job_stuck(
     let worker = longhaul::engine::Worker { in_process, ..pool() };
     let job = bench.start().await;
 
-    bench.store.fail(claims, Fault::HappenedUnknown);
+    bench.store.fail(claims, Fault::Unknown);
     let claim = within(bench.engine.lease(&worker, 1)).await;
     assert!(matches!(claim, Err(Error::Unknown(_))), "{claim:?}");
     bench.pass(11 * SECOND).await;

@@ -14,9 +14,7 @@ pub enum Fault {
     /// Nothing of it happens, and that is what is told.
     Unavailable,
     /// It happens, and nobody can tell.
-    HappenedUnknown,
-    /// Nothing of it happens, and nobody can tell.
-    LostUnknown,
+    Unknown,
 }
 
 /// Tells the batches that a fault is meant for.
@@ -94,8 +92,7 @@ impl Store for HostileStore {
         match self.fault(&batch) {
             None => self.kept.commit(batch, now),
             Some(Fault::Unavailable) => Err(Error::Unavailable("as was asked for".into())),
-            Some(Fault::LostUnknown) => Err(Error::Unknown("as was asked for".into())),
-            Some(Fault::HappenedUnknown) => {
+            Some(Fault::Unknown) => {
                 self.kept.commit(batch, now)?;
                 Err(Error::Unknown("as was asked for".into()))
             }

@@ -6,5 +6,7 @@ mod commit;
 mod dispatch;
 mod hostile;
 mod leases;
+mod output;
 mod recovery;
+mod stopped;
 mod unknown;

@@ -10,7 +10,7 @@ async fn a_start_that_nobody_heard_of_is_still_due() {
     let bench = Bench::new().await;
     let mut scheduled = named("later");
     scheduled.options.schedule_time = Some(bench.engine.now().after(5 * SECOND));
-    bench.store.fail(any, Fault::HappenedUnknown);
+    bench.store.fail(any, Fault::Unknown);
     assert!(within(bench.engine.start(scheduled.clone())).await.is_err());
     let id = within(bench.engine.start(scheduled)).await.unwrap().snapshot.job.id;
 
@@ -25,7 +25,7 @@ async fn a_cancellation_that_nobody_heard_of_reaches_the_worker_and_ends_in_time
     let leased = bench.run().await;
     let id = leased.token.job;
 
-    bench.store.fail(applies, Fault::HappenedUnknown);
+    bench.store.fail(applies, Fault::Unknown);
     assert!(within(bench.engine.cancel(id, "enough".into(), Some(SECOND))).await.is_err());
     bench.settle().await;
     let order = *leased.orders.borrow();
@@ -41,7 +41,7 @@ async fn an_end_of_a_lease_that_nobody_heard_of_reaches_the_worker() {
     let id = bench.start_with(|options| options.start_to_close_timeout = Some(SECOND)).await;
     let leased = bench.lease().await;
 
-    bench.store.fail(sweeps, Fault::HappenedUnknown);
+    bench.store.fail(sweeps, Fault::Unknown);
     bench.pass(2 * SECOND).await;
 
     assert!(bench.store.has_failed());
