@@ -171,7 +171,7 @@ impl Watch {
         if latest.is_final {
             return Next::End;
         }
-        let live = newest_live(&latest, self.seen, self.progress_was_last);
+        let live = newest_live(&latest, self.seen, self.attempt, self.progress_was_last);
         drop(latest);
         let now = Instant::now();
         let quiet = self.last_sent + KEEPALIVE;
@@ -237,10 +237,15 @@ struct NewestLive {
     number: u64,
 }
 
-/// The one that is next. Both kinds have their turn.
-fn newest_live(latest: &Latest, seen: (u64, u64), progress_was_last: bool) -> Option<NewestLive> {
+/// The one that is next. Both kinds have their turn; what belongs to an earlier attempt than `attempt` has had it.
+fn newest_live(
+    latest: &Latest,
+    seen: (u64, u64),
+    attempt: u32,
+    progress_was_last: bool,
+) -> Option<NewestLive> {
     let find = |(number, shared): &(u64, Option<Arc<Shared>>), seen, is_progress| {
-        let shared = shared.as_ref().filter(|_| *number > seen)?;
+        let shared = shared.as_ref().filter(|shared| *number > seen && shared.attempt >= attempt)?;
         Some(NewestLive { shared: Arc::clone(shared), is_progress, number: *number })
     };
     match progress_was_last {

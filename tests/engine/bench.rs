@@ -186,6 +186,51 @@ impl Bench {
     }
 }
 
+/// All that there is to see without waiting for something to happen.
+pub async fn drain(watch: &mut Watch) -> Vec<Arc<SharedEvent>> {
+    let mut seen = Vec::new();
+    while let Some(Some(message)) = at_once(watch.next()).await {
+        if let Message::Shared(event) = message.unwrap() {
+            seen.push(event);
+        }
+    }
+    seen
+}
+
+/// All that there is to see up to the end.
+pub async fn to_the_end(mut watch: Watch) -> Vec<Arc<SharedEvent>> {
+    let mut seen = Vec::new();
+    while let Some(message) = within(watch.next()).await {
+        if let Message::Shared(event) = message.unwrap() {
+            seen.push(event);
+        }
+    }
+    seen
+}
+
+/// The kept ones among what was seen, as a history has them.
+pub fn kept(seen: &[Arc<SharedEvent>]) -> Vec<Event> {
+    let kept = |event: &Arc<SharedEvent>| match &event.body {
+        SharedBody::Kept(body) => Some(Event {
+            sequence: event.sequence,
+            attempt: event.attempt,
+            time: event.time,
+            body: body.clone(),
+        }),
+        SharedBody::Progress(_) | SharedBody::Metrics(_) => None,
+    };
+    seen.iter().filter_map(kept).collect()
+}
+
+/// The attempts and fractions among what was seen.
+pub fn fractions(seen: &[Arc<SharedEvent>]) -> Vec<(u32, f64)> {
+    let fraction = |event: &Arc<SharedEvent>| match &event.body {
+        SharedBody::Progress(progress) => progress.fraction.map(|fraction| (event.attempt, fraction)),
+        SharedBody::Kept(_) | SharedBody::Metrics(_) => None,
+    };
+    seen.iter().filter_map(fraction).collect()
+}
+
 async fn start_up(store: &Arc<HostileStore>, clock: &Arc<ManualClock>, settings: &Settings) -> Engine {
     let store = Arc::clone(store) as Arc<dyn Store>;
     let clock = Arc::clone(clock) as Arc<dyn Clock>;
