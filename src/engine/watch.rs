@@ -92,6 +92,11 @@ impl Watch {
     /// Takes a place at the job's doorbell, then reads the job: whatever happens in between rings.
     pub(super) async fn open(engine: &Engine, job: JobId, options: WatchOptions) -> Result<Self, Error> {
         let mut seat = engine.hub().join(job);
+        let (progress, metrics) = {
+            let latest = seat.bell.borrow_and_update();
+            (latest.progress.0, latest.metrics.0)
+        };
+        // What is reported from now on is in the snapshot, or is news, or both.
         let snapshot = engine.get(job, options.parts).await?;
         let sequence = snapshot.job.sequence();
         if let Some(after) = options.after.filter(|after| *after > sequence) {
@@ -99,10 +104,6 @@ impl Watch {
         }
         seat.tell(&snapshot.job);
         let now = Instant::now();
-        let (progress, metrics) = {
-            let latest = seat.bell.borrow_and_update();
-            (latest.progress.0, latest.metrics.0)
-        };
         Ok(Self {
             engine: engine.clone(),
             seat,
