@@ -84,6 +84,8 @@ enum Next {
     End,
     Fail(Error),
     ReadHistory,
+    /// Look again: there is a page now.
+    Decide,
     /// Wait for the bell, or until then.
     Wait(Instant),
 }
@@ -139,6 +141,7 @@ impl Watch {
                         return Some(Err(error));
                     }
                 }
+                Next::Decide => {}
                 Next::Wait(until) => self.wait(until).await,
             }
         }
@@ -165,7 +168,7 @@ impl Watch {
         if latest.sequence > self.cursor {
             drop(latest);
             return match self.seat.read_tail(self.cursor, &mut self.page) {
-                true => self.decide(),
+                true => Next::Decide,
                 false => Next::ReadHistory,
             };
         }

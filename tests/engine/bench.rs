@@ -2,7 +2,9 @@
 //!
 //! tokio's time stands still while a wait goes on (see [`within`]), so a slow machine is no reason for a timer to fire.
 
+pub use crate::builders::*;
 use crate::hostile::HostileStore;
+pub use crate::seen::*;
 use longhaul::clock::{Clock, ManualClock};
 use longhaul::engine::*;
 use longhaul::job::*;
@@ -186,51 +188,6 @@ impl Bench {
     }
 }
 
-/// All that there is to see without waiting for something to happen.
-pub async fn drain(watch: &mut Watch) -> Vec<Arc<SharedEvent>> {
-    let mut seen = Vec::new();
-    while let Some(Some(message)) = at_once(watch.next()).await {
-        if let Message::Shared(event) = message.unwrap() {
-            seen.push(event);
-        }
-    }
-    seen
-}
-
-/// All that there is to see up to the end.
-pub async fn to_the_end(mut watch: Watch) -> Vec<Arc<SharedEvent>> {
-    let mut seen = Vec::new();
-    while let Some(message) = within(watch.next()).await {
-        if let Message::Shared(event) = message.unwrap() {
-            seen.push(event);
-        }
-    }
-    seen
-}
-
-/// The kept ones among what was seen, as a history has them.
-pub fn kept(seen: &[Arc<SharedEvent>]) -> Vec<Event> {
-    let kept = |event: &Arc<SharedEvent>| match &event.body {
-        SharedBody::Kept(body) => Some(Event {
-            sequence: event.sequence,
-            attempt: event.attempt,
-            time: event.time,
-            body: body.clone(),
-        }),
-        SharedBody::Progress(_) | SharedBody::Metrics(_) => None,
-    };
-    seen.iter().filter_map(kept).collect()
-}
-
-/// The attempts and fractions among what was seen.
-pub fn fractions(seen: &[Arc<SharedEvent>]) -> Vec<(u32, f64)> {
-    let fraction = |event: &Arc<SharedEvent>| match &event.body {
-        SharedBody::Progress(progress) => progress.fraction.map(|fraction| (event.attempt, fraction)),
-        SharedBody::Kept(_) | SharedBody::Metrics(_) => None,
-    };
-    seen.iter().filter_map(fraction).collect()
-}
-
 async fn start_up(store: &Arc<HostileStore>, clock: &Arc<ManualClock>, settings: &Settings) -> Engine {
     let store = Arc::clone(store) as Arc<dyn Store>;
     let clock = Arc::clone(clock) as Arc<dyn Clock>;
@@ -260,63 +217,4 @@ pub async fn within<T>(future: impl Future<Output = T>) -> T {
 /// What is there without waiting.
 pub async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(Duration::ZERO, future).await.ok()
-}
-
-pub fn spec(kind: &str) -> Spec {
-    let wish = Wish { kind: kind.into(), input: "{}".into(), ..Default::default() };
-    wish.into_spec(DEFAULT_TENANT, &Terms::default()).unwrap()
-}
-
-/// A job of kind `work`, named by its client.
-pub fn named(id: &str) -> Spec {
-    Spec { request: Some(RequestKey { id: id.into(), fingerprint: [0; 32] }), ..spec("work") }
-}
-
-/// Everything from now on, at once.
-pub fn options() -> WatchOptions {
-    WatchOptions { after: None, minimum_interval: Duration::ZERO, omit_output: false, parts: Parts::BASIC }
-}
-
-/// A worker in this process.
-pub fn pool() -> Worker {
-    Worker { name: "pool".into(), kinds: ["work".to_owned()].into(), in_process: true }
-}
-
-/// A worker elsewhere.
-pub fn remote() -> Worker {
-    Worker { name: "remote".into(), kinds: ["work".to_owned()].into(), in_process: false }
-}
-
-pub fn progress(fraction: f64) -> Option<Progress> {
-    Some(Progress { fraction: Some(fraction), ..Default::default() })
-}
-
-pub fn line(message: &str) -> Vec<LogLine> {
-    vec![LogLine { level: LogLevel::Info, message: message.into() }]
-}
-
-pub fn failure() -> Option<Failure> {
-    Some(Failure::new("BROKEN", "it broke"))
-}
-
-pub fn reasons(events: &[Event]) -> Vec<String> {
-    let reason = |event: &Event| match &event.body {
-        Body::StateChanged(change) => Some(change.reason.to_string()),
-        Body::StageEntered { .. }
-        | Body::OutputAppended { .. }
-        | Body::OutputReset { .. }
-        | Body::Logged(_) => None,
-    };
-    events.iter().filter_map(reason).collect()
-}
-
-/// The output of a channel as the events tell it.
-pub fn pieces(events: &[Event], wanted: &str) -> Vec<String> {
-    let piece = |event: &Event| match &event.body {
-        Body::OutputAppended { channel, data, .. } if channel == wanted => {
-            Some(String::from_utf8(data.to_vec()).expect("a piece is text"))
-        }
-        _ => None,
-    };
-    events.iter().filter_map(piece).collect()
 }

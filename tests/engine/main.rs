@@ -2,6 +2,7 @@
 //! over one that fails.
 
 mod bench;
+mod builders;
 mod commit;
 mod dispatch;
 mod hostile;
@@ -9,6 +10,7 @@ mod leases;
 mod live;
 mod output;
 mod recovery;
+mod seen;
 mod stopped;
 mod unknown;
 mod watch;

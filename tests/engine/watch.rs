@@ -131,18 +131,26 @@ async fn output_is_left_out_where_it_is_not_wanted() {
     assert_eq!(seen, wanted);
 }
 
+#[rstest]
+#[case::to_a_watcher_that_has_seen_nothing(0)]
+#[case::to_a_watcher_that_has_seen_all(3)]
 #[tokio::test(start_paused = true)]
-async fn a_doorbell_that_was_lost_costs_a_second() {
+async fn a_doorbell_that_was_lost_costs_a_second(#[case] lines: u64) {
     let bench = Bench::new().await;
-    let job = bench.start().await;
-    let mut watch = bench.watch(job, None).await;
+    let token = bench.run().await.token;
+    let mut watch = bench.watch(token.job, None).await;
+    for n in 0..lines {
+        within(bench.engine.append_log(&token, n, line("seen"))).await.unwrap();
+    }
+    assert_eq!(drain(&mut watch).await.len() as u64, lines);
 
-    let cancel = Command::Cancel { reason: "behind its back".into(), grace: SECOND };
-    bench.store.commit(vec![Operation::Apply(job, Box::new(cancel))], bench.engine.now()).unwrap();
+    let complete =
+        Command::Complete { lease: token, result: "{}".into(), live: Live::default(), output_bytes: None };
+    bench.store.commit(vec![Operation::Apply(token.job, Box::new(complete))], bench.engine.now()).unwrap();
     assert!(at_once(watch.next()).await.is_none());
     bench.pass(SECOND).await;
 
-    assert_eq!(reasons(&kept(&to_the_end(watch).await)), [reason::CANCEL_REQUESTED]);
+    assert_eq!(reasons(&kept(&to_the_end(watch).await)), [reason::COMPLETED]);
 }
 
 #[tokio::test(start_paused = true)]
