@@ -145,3 +145,8 @@ pub fn sweeps(operation: &Operation) -> bool {
 pub fn applies(operation: &Operation) -> bool {
     matches!(operation, Operation::Apply(..))
 }
+
+/// One with output.
+pub fn appends(operation: &Operation) -> bool {
+    matches!(operation, Operation::Apply(_, command) if matches!(**command, Command::AppendOutput { .. }))
+}

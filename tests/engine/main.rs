@@ -9,6 +9,7 @@ mod hostile;
 mod leases;
 mod live;
 mod output;
+mod random;
 mod recovery;
 mod seen;
 mod stopped;
