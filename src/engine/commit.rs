@@ -86,6 +86,11 @@ impl Committer {
         receiver
     }
 
+    /// Whether nothing is committed any more.
+    pub fn is_stopped(&self) -> bool {
+        self.requests.lock().is_none()
+    }
+
     /// Commits what waits, and stops.
     pub fn stop(&self) {
         self.requests.lock().take();

@@ -266,11 +266,13 @@ impl Drop for Watched {
 }
 
 impl Seat {
-    /// Puts the events after a cursor into `events`, where the tail reaches back as far; whether it does.
+    /// Puts the events after a cursor into `events`, where the tail reaches back as far and has any; whether it does.
     pub fn read_tail(&self, after: Sequence, events: &mut VecDeque<Arc<Shared>>) -> bool {
         let tail = self.watched.tail.lock();
+        // What was told by a comparison with the store is not in it.
+        let has_any = tail.events.back().is_some_and(|last| last.sequence > after);
         match tail.events.front() {
-            Some(first) if first.sequence <= after + 1 => {
+            Some(first) if has_any && first.sequence <= after + 1 => {
                 let skipped = (after + 1 - first.sequence) as usize;
                 events.extend(tail.events.iter().skip(skipped).cloned());
                 true

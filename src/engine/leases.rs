@@ -8,7 +8,8 @@ use super::output::Output;
 use crate::job::{Job, JobId, LeaseEnd, LeaseToken, Live, Metrics, Progress, Refusal, State, Timestamp};
 use crate::store::LiveUpdate;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::collections::hash_map::{Entry, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -61,7 +62,8 @@ pub struct Overdue {
 }
 
 impl Leases {
-    /// Keeps the lease that `job` is under, until `deadline` unless it is renewed.
+    /// Keeps the lease that `job` is under, until `deadline` unless it is renewed; not where it, or a later one, is kept
+    /// already.
     pub fn insert(&self, job: &Job, live: Live, deadline: Option<Timestamp>, now: Timestamp) {
         let Some(token) = job.lease_token() else { return };
         let order = match (job.state, job.cancel_deadline) {
@@ -79,7 +81,32 @@ impl Leases {
             last_sign: now,
             output: None,
         };
-        self.held.lock().insert(job.id, held);
+        match self.held.lock().entry(job.id) {
+            Entry::Vacant(entry) => {
+                entry.insert(held);
+            }
+            Entry::Occupied(mut entry) if entry.get().token.epoch < token.epoch => {
+                entry.insert(held).orders.send_replace(Order::Lost);
+            }
+            Entry::Occupied(_) => {}
+        }
+    }
+
+    /// The leases that are kept here.
+    pub fn tokens(&self) -> HashSet<LeaseToken> {
+        self.held.lock().values().map(|held| held.token).collect()
+    }
+
+    /// Forgets a lease that has ended.
+    pub fn lose(&self, token: &LeaseToken) {
+        let mut leases = self.held.lock();
+        if let Some(held) = leases.remove(&token.job) {
+            if held.token == *token {
+                held.orders.send_replace(Order::Lost);
+            } else {
+                leases.insert(token.job, held);
+            }
+        }
     }
 
     /// What the holder of this lease is to do, from now on.

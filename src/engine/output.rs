@@ -52,6 +52,8 @@ struct Channel {
     /// Where `held` begins.
     offset: u64,
     held: BytesMut,
+    /// How much was held when only the beginning of a character was, the last time.
+    begun: usize,
 }
 
 impl Output {
@@ -98,6 +100,7 @@ impl Output {
                     name: name.to_owned(),
                     offset: 0,
                     held: BytesMut::from(&piece[..]),
+                    begun: 0,
                 });
             }
         }
@@ -173,14 +176,19 @@ struct Piece {
 }
 
 impl State {
-    /// Takes what is held. A character of which only the beginning has come stays, unless that is all there is: then no
-    /// rest has come for a whole window.
+    /// Takes what is held. A character of which only the beginning has come stays, unless that was all there was the last
+    /// time as well: then no rest has come for a whole window.
     fn pieces(&mut self) -> Vec<Piece> {
         let hurried = self.hurried;
         let mut pieces = Vec::new();
         for channel in self.channels.iter_mut().filter(|channel| !channel.held.is_empty()) {
             let whole = channel.held.len() - incomplete_character(&channel.held);
             let length = if hurried || whole == 0 { channel.held.len() } else { whole };
+            if !hurried && whole == 0 && channel.held.len() != channel.begun {
+                channel.begun = channel.held.len();
+                continue;
+            }
+            channel.begun = channel.held.len() - length;
             let data = channel.held.split_to(length).freeze();
             pieces.push(Piece { channel: channel.name.clone(), offset: channel.offset, data });
             channel.offset += length as u64;
@@ -216,6 +224,7 @@ async fn commit(committer: &Committer, token: &LeaseToken, pieces: &[Piece]) -> 
         }
         match transient {
             None => return Ok(()),
+            Some(error) if committer.is_stopped() => return Err(error),
             Some(error) => {
                 tracing::warn!(%error, "output is committed again");
                 tokio::time::sleep(REPEAT_AFTER).await;

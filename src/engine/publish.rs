@@ -38,6 +38,8 @@ impl Publish for Publisher {
     }
 
     fn unknown(&self) {
+        // What it has made due, nobody was told.
+        self.0.sweeper.poke();
         self.0.adopt.notify_one();
     }
 }

@@ -2,8 +2,8 @@
 
 use super::commit::received;
 use super::{Engine, Shared};
-use crate::job::{Command, JobId, Keeper, LeaseEnd, Live, Timestamp};
-use crate::store::{Operation, Outcome, Parts, Store};
+use crate::job::{Command, JobId, Keeper, LeaseEnd, Live, Refusal, Timestamp};
+use crate::store::{Operation, Outcome, Parts, Rejection, Store};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,7 +112,14 @@ pub async fn keep_leases(shared: Arc<Shared>) {
                 Ok(Outcome::Apply(Ok(_))) => {
                     tracing::info!(job = %token.job, cause = ?overdue.cause, "a lease ended")
                 }
-                Ok(other) => tracing::debug!(job = %token.job, ?other, "a lease was over already"),
+                Ok(other) => {
+                    tracing::debug!(job = %token.job, ?other, "a lease was over already");
+                    if let Outcome::Apply(Err(Rejection::NotFound | Rejection::Refused(Refusal::LeaseLost))) =
+                        other
+                    {
+                        shared.leases.lose(&token);
+                    }
+                }
                 Err(error) => tracing::warn!(%error, job = %token.job, "a lease is ended again later"),
             }
         }
@@ -155,21 +162,27 @@ pub async fn adopt_again(engine: Engine) {
     }
 }
 
-/// Gives those held elsewhere a fresh term, and ends those whose process is gone.
+/// Gives those held elsewhere a fresh term, ends those whose process is gone, and forgets those that have ended.
 pub async fn adopt(shared: &Arc<Shared>) -> Result<(), super::Error> {
+    // Each of these was durable before the store is read now: one that is not found there has ended.
+    let mut known = shared.leases.tokens();
     let mut after: Option<JobId> = None;
     loop {
         let store: Arc<dyn Store> = Arc::clone(&shared.store);
         let page = tokio::task::spawn_blocking(move || store.held(after, PAGE))
             .await
             .map_err(|error| super::Error::Unavailable(error.to_string()))??;
-        let Some(last) = page.last() else { return Ok(()) };
+        let Some(last) = page.last() else { break };
         after = Some(last.id);
+        // A claim that is durable may be about to be published: after the next commit it has been.
+        received(shared.committer().queue(Operation::KeepLive(Vec::new()))).await?;
         let now = shared.clock.now();
         let mut ended = Vec::new();
         for job in page {
             let (Some(token), Some(lease)) = (job.lease_token(), &job.lease) else { continue };
+            known.remove(&token);
             if shared.leases.has(&token) {
+                shared.leases.follow(&job, now);
                 continue;
             }
             if lease.in_process {
@@ -188,6 +201,10 @@ pub async fn adopt(shared: &Arc<Shared>) -> Result<(), super::Error> {
             received(answer).await?;
         }
     }
+    for token in known {
+        shared.leases.lose(&token);
+    }
+    Ok(())
 }
 
 fn end_lease(shared: &Shared, epoch: u32, cause: LeaseEnd, live: Live) -> Command {

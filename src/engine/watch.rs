@@ -84,6 +84,8 @@ enum Next {
     End,
     Fail(Error),
     ReadHistory,
+    /// Look again: there is a page now.
+    Decide,
     /// Wait for the bell, or until then.
     Wait(Instant),
 }
@@ -92,6 +94,11 @@ impl Watch {
     /// Takes a place at the job's doorbell, then reads the job: whatever happens in between rings.
     pub(super) async fn open(engine: &Engine, job: JobId, options: WatchOptions) -> Result<Self, Error> {
         let mut seat = engine.hub().join(job);
+        let (progress, metrics) = {
+            let latest = seat.bell.borrow_and_update();
+            (latest.progress.0, latest.metrics.0)
+        };
+        // What is reported from now on is in the snapshot, or is news, or both.
         let snapshot = engine.get(job, options.parts).await?;
         let sequence = snapshot.job.sequence();
         if let Some(after) = options.after.filter(|after| *after > sequence) {
@@ -99,10 +106,6 @@ impl Watch {
         }
         seat.tell(&snapshot.job);
         let now = Instant::now();
-        let (progress, metrics) = {
-            let latest = seat.bell.borrow_and_update();
-            (latest.progress.0, latest.metrics.0)
-        };
         Ok(Self {
             engine: engine.clone(),
             seat,
@@ -138,6 +141,7 @@ impl Watch {
                         return Some(Err(error));
                     }
                 }
+                Next::Decide => {}
                 Next::Wait(until) => self.wait(until).await,
             }
         }
@@ -164,14 +168,14 @@ impl Watch {
         if latest.sequence > self.cursor {
             drop(latest);
             return match self.seat.read_tail(self.cursor, &mut self.page) {
-                true => self.decide(),
+                true => Next::Decide,
                 false => Next::ReadHistory,
             };
         }
         if latest.is_final {
             return Next::End;
         }
-        let live = newest_live(&latest, self.seen, self.progress_was_last);
+        let live = newest_live(&latest, self.seen, self.attempt, self.progress_was_last);
         drop(latest);
         let now = Instant::now();
         let quiet = self.last_sent + KEEPALIVE;
@@ -237,10 +241,15 @@ struct NewestLive {
     number: u64,
 }
 
-/// The one that is next. Both kinds have their turn.
-fn newest_live(latest: &Latest, seen: (u64, u64), progress_was_last: bool) -> Option<NewestLive> {
+/// The one that is next. Both kinds have their turn; what belongs to an earlier attempt than `attempt` has had it.
+fn newest_live(
+    latest: &Latest,
+    seen: (u64, u64),
+    attempt: u32,
+    progress_was_last: bool,
+) -> Option<NewestLive> {
     let find = |(number, shared): &(u64, Option<Arc<Shared>>), seen, is_progress| {
-        let shared = shared.as_ref().filter(|_| *number > seen)?;
+        let shared = shared.as_ref().filter(|shared| *number > seen && shared.attempt >= attempt)?;
         Some(NewestLive { shared: Arc::clone(shared), is_progress, number: *number })
     };
     match progress_was_last {

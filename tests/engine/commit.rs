@@ -1,97 +1,104 @@
-//! What callers are told, and when.
+//! What callers and watchers see of a commit that fails, that hangs, or of which nobody knows.
 
-use crate::hostile::Fault;
-use crate::lab::*;
+use crate::bench::*;
+use crate::hostile::*;
 use longhaul::engine::Error;
 use longhaul::job::*;
-use longhaul::store::Operation;
-use std::time::Duration;
-use tokio::time::timeout;
+use rstest::rstest;
+use std::sync::Arc;
 
-fn is_submit(operation: &Operation) -> bool {
-    matches!(operation, Operation::Submit(_))
+#[rstest]
+#[tokio::test(start_paused = true)]
+async fn callers_learn_whether_a_failed_commit_may_have_happened(
+    #[values(Kept::Memory, Kept::Sqlite)] kept: Kept,
+) {
+    let bench = Bench::on(kept).await;
+
+    bench.store.fail(any, Fault::Unavailable);
+    let unavailable = within(bench.engine.start(named("first"))).await;
+    bench.store.fail(any, Fault::Unknown);
+    let unknown = within(bench.engine.start(named("second"))).await;
+    let first = within(bench.engine.start(named("first"))).await.unwrap();
+    let second = within(bench.engine.start(named("second"))).await.unwrap();
+
+    assert!(matches!(unavailable, Err(Error::Unavailable(_))), "{unavailable:?}");
+    assert!(matches!(unknown, Err(Error::Unknown(_))), "{unknown:?}");
+    assert_eq!((first.repeated, second.repeated), (false, true));
 }
 
-fn is_claim(operation: &Operation) -> bool {
-    matches!(operation, Operation::Claim(_))
-}
-
-/// Long enough for whatever is wrongly shown early.
-const MOMENT: Duration = Duration::from_millis(50);
-
-#[tokio::test]
-async fn nothing_is_answered_or_shown_before_it_is_durable() {
-    let lab = Lab::new().await;
-    let id = lab.start(plain()).await;
-    let mut watch = lab.watch(id, 1).await;
-    within(watch.next()).await.unwrap().unwrap();
-
-    lab.store.block();
-    let mut cancel = tokio::spawn({
-        let engine = lab.engine.clone();
-        async move { engine.cancel(id, "enough".into(), None).await }
-    });
-    assert!(timeout(MOMENT, &mut cancel).await.is_err(), "answered");
-    assert!(timeout(MOMENT, watch.next()).await.is_err(), "shown");
-    assert_eq!(lab.job(id).await.state, State::Pending);
-    lab.store.unblock();
-
-    assert_eq!(within(cancel).await.unwrap().unwrap().job.state, State::Cancelled);
-    assert!(kept(&within(watch.next()).await.unwrap().unwrap()).is_some());
-}
-
-#[tokio::test]
-async fn a_failed_commit_is_told_to_all_in_it_and_the_next_one_works() {
-    let lab = Lab::new().await;
-
-    lab.store.fail(Fault::Unavailable, is_submit);
-    let refused = within(lab.engine.start(plain())).await.unwrap_err();
-    lab.store.fail(Fault::Unknown, is_submit);
-    let unknown = within(lab.engine.start(plain())).await.unwrap_err();
-
-    assert!(matches!(refused, Error::Unavailable(_)), "{refused:?}");
-    assert!(matches!(unknown, Error::Unknown(_)), "{unknown:?}");
-    lab.start(plain()).await;
-    let jobs = lab.engine.list(DEFAULT_TENANT, None, 10, longhaul::engine::Parts::BASIC).await.unwrap();
-    assert_eq!(jobs.len(), 2, "the unknown one was taken in");
-}
-
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_caller_that_goes_away_stops_nothing() {
-    let lab = Lab::new().await;
-    lab.store.block();
+    let bench = Bench::new().await;
+    bench.store.block();
+    {
+        let mut start = Box::pin(bench.engine.start(named("gone")));
+        assert!(at_once(&mut start).await.is_none());
+    }
 
-    let gone = timeout(MOMENT, lab.engine.start(plain())).await;
-    assert!(gone.is_err());
-    lab.store.unblock();
+    bench.store.unblock();
+    let again = within(bench.engine.start(named("gone"))).await.unwrap();
 
-    // Its job is there, and runs.
-    lab.run().await;
+    assert!(again.repeated);
 }
 
-#[tokio::test]
-async fn a_claim_that_nobody_heard_of_holds_up_nobody() {
-    let lab = Lab::new().await;
-    let id = lab.start(plain()).await;
+#[rstest]
+#[tokio::test(start_paused = true)]
+async fn nothing_is_seen_before_it_is_durable(#[values(Kept::Memory, Kept::Sqlite)] kept: Kept) {
+    let bench = Bench::on(kept).await;
+    let leased = bench.run().await;
+    let mut watch = bench.watch(leased.token.job, None).await;
 
-    lab.store.fail(Fault::Unknown, is_claim);
-    let unheard = within(lab.engine.lease(&worker(true), 1)).await;
-    let leased = lab.run().await;
+    bench.store.block();
+    let mut complete = Box::pin(bench.engine.complete(&leased.token, "{}".into()));
+    assert!(at_once(&mut complete).await.is_none());
+    let store = Arc::clone(&bench.store);
+    within(tokio::task::spawn_blocking(move || store.wait_for_blocked())).await.unwrap();
 
-    assert!(matches!(unheard, Err(Error::Unknown(_))), "{unheard:?}");
-    assert_eq!((leased.token.job, leased.snapshot.job.counted_attempts), (id, 1));
-    within(lab.engine.complete(&leased.token, "{}".into())).await.unwrap();
+    assert!(at_once(watch.next()).await.is_none());
+    assert_eq!(bench.state(leased.token.job).await, State::Running);
+
+    bench.store.unblock();
+    assert_eq!(within(&mut complete).await, Ok(State::Succeeded));
+    assert!(within(watch.next()).await.is_some_and(|message| message.is_ok()));
+    assert!(within(watch.next()).await.is_none());
 }
 
-#[tokio::test]
-async fn a_worker_that_gives_up_in_the_middle_of_a_claim_leaves_its_job_to_others() {
-    let lab = Lab::new().await;
-    let id = lab.start(plain()).await;
-    lab.store.block();
+#[rstest]
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_nobody_heard_of_leaves_no_job_stuck(
+    #[values(Kept::Memory, Kept::Sqlite)] kept: Kept,
+    #[values(true, false)] in_process: bool,
+) {
+    let bench = Bench::on(kept).await;
+    let worker = longhaul::engine::Worker { in_process, ..pool() };
+    let job = bench.start().await;
 
-    let gone = timeout(MOMENT, lab.engine.lease(&worker(true), 1)).await;
-    assert!(gone.is_err());
-    lab.store.unblock();
+    bench.store.fail(claims, Fault::Unknown);
+    let claim = within(bench.engine.lease(&worker, 1)).await;
+    assert!(matches!(claim, Err(Error::Unknown(_))), "{claim:?}");
+    bench.pass(11 * SECOND).await;
+    let leased = bench.lease_for(&worker).await;
 
-    assert_eq!(lab.run().await.token.job, id);
+    assert_eq!(leased.token.job, job);
+    assert_eq!(bench.complete(&leased.token).await, State::Succeeded);
+    let job = bench.get(job).await.job;
+    assert_eq!((job.counted_attempts, job.restarts), (1, in_process as u32));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_goes_away_in_the_middle_of_a_claim_leaves_no_job_behind() {
+    let bench = Bench::new().await;
+    let job = bench.start().await;
+    bench.store.block();
+    let worker = pool();
+    {
+        let mut lease = Box::pin(bench.engine.lease(&worker, 1));
+        assert!(at_once(&mut lease).await.is_none());
+    }
+
+    bench.store.unblock();
+    bench.settle().await;
+
+    assert_eq!(bench.lease().await.token.job, job);
+    assert_eq!(bench.get(job).await.job.counted_attempts, 1);
 }

@@ -1,78 +1,106 @@
-//! A store in memory whose commits fail, or hang, as they are told.
+//! A store that fails on command, around one that works.
+//!
+//! It decides nothing about jobs: what is kept, and what a batch does, is the other's.
 
 use longhaul::job::*;
 use longhaul::store::*;
+use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex};
+use std::sync::Arc;
 
-/// What a commit does.
+/// What is to become of one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing, and says so.
+    /// Nothing of it happens, and that is what is told.
     Unavailable,
-    /// What was asked, and says that nobody knows.
+    /// It happens, and nobody can tell.
     Unknown,
 }
 
-/// Whether an operation is meant.
-type Which = fn(&Operation) -> bool;
+/// Tells the batches that a fault is meant for.
+pub type Chosen = fn(&Operation) -> bool;
 
-#[derive(Debug)]
-pub struct Hostile {
-    store: MemoryStore,
-    /// For the next commits of what the filter lets through.
-    faults: Mutex<VecDeque<(Fault, Which)>>,
-    blocked: Mutex<bool>,
+/// The store.
+pub struct HostileStore {
+    kept: Arc<dyn Store>,
+    faults: Mutex<VecDeque<(Chosen, Fault)>>,
+    gate: Mutex<Gate>,
     opened: Condvar,
 }
 
-impl Hostile {
-    pub fn new(store: MemoryStore) -> Self {
-        Self { store, faults: Mutex::default(), blocked: Mutex::default(), opened: Condvar::new() }
+#[derive(Default)]
+struct Gate {
+    closed: bool,
+    /// Batches that wait before it.
+    waiting: usize,
+}
+
+impl HostileStore {
+    pub fn new(kept: Arc<dyn Store>) -> Self {
+        Self { kept, faults: Mutex::default(), gate: Mutex::default(), opened: Condvar::new() }
     }
 
-    /// As a restart would leave it.
-    pub fn reopened(&self) -> Self {
-        Self::new(self.store.reopened())
+    /// Does this to the next batch with such an operation; one that is still to come is meant for the one after it.
+    pub fn fail(&self, chosen: Chosen, fault: Fault) {
+        self.faults.lock().push_back((chosen, fault));
     }
 
-    /// The next commit that has such an operation fails.
-    pub fn fail(&self, fault: Fault, which: Which) {
-        self.faults.lock().unwrap().push_back((fault, which));
+    /// Whether all the faults that were asked for have been met with.
+    pub fn has_failed(&self) -> bool {
+        self.faults.lock().is_empty()
     }
 
-    /// Commits hang from now on.
+    /// Lets no batch pass.
     pub fn block(&self) {
-        *self.blocked.lock().unwrap() = true;
+        self.gate.lock().closed = true;
     }
 
-    /// They go on.
+    /// Waits until a batch is held up. Blocks its thread.
+    pub fn wait_for_blocked(&self) {
+        let mut gate = self.gate.lock();
+        while gate.waiting == 0 {
+            self.opened.wait(&mut gate);
+        }
+    }
+
+    /// Lets all pass again.
     pub fn unblock(&self) {
-        *self.blocked.lock().unwrap() = false;
+        self.gate.lock().closed = false;
         self.opened.notify_all();
+    }
+
+    fn pass_gate(&self) {
+        let mut gate = self.gate.lock();
+        gate.waiting += 1;
+        self.opened.notify_all();
+        while gate.closed {
+            self.opened.wait(&mut gate);
+        }
+        gate.waiting -= 1;
+    }
+
+    fn fault(&self, batch: &[Operation]) -> Option<Fault> {
+        let mut faults = self.faults.lock();
+        let (chosen, _) = faults.front()?;
+        if batch.iter().any(chosen) { faults.pop_front().map(|(_, fault)| fault) } else { None }
     }
 }
 
-impl Store for Hostile {
+impl Store for HostileStore {
     fn commit(&self, batch: Vec<Operation>, now: Timestamp) -> Result<Vec<Outcome>, Error> {
-        drop(self.opened.wait_while(self.blocked.lock().unwrap(), |blocked| *blocked).unwrap());
-        let fault = {
-            let mut faults = self.faults.lock().unwrap();
-            let hit = faults.front().is_some_and(|(_, which)| batch.iter().any(which));
-            hit.then(|| faults.pop_front()).flatten()
-        };
-        match fault {
-            None => self.store.commit(batch, now),
-            Some((Fault::Unavailable, _)) => Err(Error::Unavailable("on purpose".into())),
-            Some((Fault::Unknown, _)) => {
-                self.store.commit(batch, now)?;
-                Err(Error::Unknown("on purpose".into()))
+        self.pass_gate();
+        match self.fault(&batch) {
+            None => self.kept.commit(batch, now),
+            Some(Fault::Unavailable) => Err(Error::Unavailable("as was asked for".into())),
+            Some(Fault::Unknown) => {
+                self.kept.commit(batch, now)?;
+                Err(Error::Unknown("as was asked for".into()))
             }
         }
     }
 
     fn get(&self, ids: &[JobId], parts: Parts) -> Result<Vec<Option<Snapshot>>, Error> {
-        self.store.get(ids, parts)
+        self.kept.get(ids, parts)
     }
 
     fn list(
@@ -82,18 +110,43 @@ impl Store for Hostile {
         limit: usize,
         parts: Parts,
     ) -> Result<Vec<Snapshot>, Error> {
-        self.store.list(tenant, before, limit, parts)
+        self.kept.list(tenant, before, limit, parts)
     }
 
     fn events(&self, wanted: &[(JobId, Sequence)], limit: EventLimit) -> Result<Vec<Vec<Event>>, Error> {
-        self.store.events(wanted, limit)
+        self.kept.events(wanted, limit)
     }
 
     fn held(&self, after: Option<JobId>, limit: usize) -> Result<Vec<Job>, Error> {
-        self.store.held(after, limit)
+        self.kept.held(after, limit)
     }
 
     fn keeper(&self) -> Keeper {
-        self.store.keeper()
+        self.kept.keeper()
     }
+}
+
+/// Any batch.
+pub fn any(_: &Operation) -> bool {
+    true
+}
+
+/// One that wants work.
+pub fn claims(operation: &Operation) -> bool {
+    matches!(operation, Operation::Claim(_))
+}
+
+/// One that does what is due.
+pub fn sweeps(operation: &Operation) -> bool {
+    matches!(operation, Operation::Sweep { .. })
+}
+
+/// One with a command of a client or a worker, or the end of a lease.
+pub fn applies(operation: &Operation) -> bool {
+    matches!(operation, Operation::Apply(..))
+}
+
+/// One with output.
+pub fn appends(operation: &Operation) -> bool {
+    matches!(operation, Operation::Apply(_, command) if matches!(**command, Command::AppendOutput { .. }))
 }

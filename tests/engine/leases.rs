@@ -1,172 +1,198 @@
-//! Who works on a job, for how long, and who is woken when there is work.
+//! How a lease ends that nobody ends: silence, limits of time, cancellation. And what that does to its holder.
 
-use crate::lab::*;
+use crate::bench::*;
 use longhaul::engine::{Error, Order};
 use longhaul::job::*;
+use rstest::rstest;
 use std::time::Duration;
 
-const SECOND: Duration = Duration::from_secs(1);
+const LOST: Result<(), Error> = Err(Error::Refused(Refusal::LeaseLost));
 
-fn lease_lost<T>(outcome: Result<T, Error>) -> bool {
-    matches!(outcome, Err(Error::Refused(Refusal::LeaseLost)))
+#[rstest]
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_not_accepted_leaves_no_trace(#[values(Kept::Memory, Kept::Sqlite)] kept: Kept) {
+    let bench = Bench::on(kept).await;
+    let job = bench.start().await;
+    let leased = bench.lease_for(&remote()).await;
+
+    bench.pass(9 * SECOND).await;
+    assert_eq!(*leased.orders.borrow(), Order::Continue);
+    bench.pass(SECOND).await;
+
+    assert_eq!(*leased.orders.borrow(), Order::Lost);
+    assert_eq!(bench.reasons(job).await, [reason::CREATED]);
+    assert_eq!(within(bench.engine.append_log(&leased.token, 0, line("late"))).await, LOST);
+    let next = bench.lease().await;
+    assert_eq!((next.token.job, next.snapshot.job.attempt), (job, 1));
 }
 
-#[tokio::test]
-async fn a_worker_that_waits_is_woken_by_a_start() {
-    let lab = Lab::new().await;
+#[tokio::test(start_paused = true)]
+async fn a_remote_worker_that_falls_silent_loses_its_attempt() {
+    let bench = Bench::new().await;
+    let job = bench.start().await;
+    let leased = bench.lease_for(&remote()).await;
+    within(bench.engine.append_log(&leased.token, 0, line("here"))).await.unwrap();
+    assert_eq!(bench.state(job).await, State::Running);
 
-    let waiting = tokio::spawn({
-        let engine = lab.engine.clone();
-        async move { engine.lease(&worker(true), 1).await }
-    });
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    let id = lab.start(plain()).await;
+    bench.pass(31 * SECOND).await;
 
-    assert_eq!(within(waiting).await.unwrap().unwrap()[0].token.job, id);
+    assert_eq!(bench.reasons(job).await, [reason::CREATED, reason::ACCEPTED, reason::LEASE_EXPIRED]);
+    assert_eq!(*leased.orders.borrow(), Order::Lost);
+    let next = bench.lease().await.snapshot.job;
+    assert_eq!((next.attempt, next.counted_attempts), (2, 2));
 }
 
-#[tokio::test]
-async fn each_of_two_workers_that_wait_gets_one_of_two_jobs() {
-    let lab = Lab::new().await;
-    let wait = || {
-        let engine = lab.engine.clone();
-        tokio::spawn(async move { engine.lease(&worker(true), 1).await })
-    };
-    let (one, other) = (wait(), wait());
-    tokio::time::sleep(Duration::from_millis(20)).await;
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_has_ended_records_nothing() {
+    let bench = Bench::new().await;
+    let job = bench.start_with(|options| options.start_to_close_timeout = Some(SECOND)).await;
+    let old = bench.lease().await.token;
+    bench.pass(3 * SECOND).await;
+    let new = bench.lease().await.token;
+    assert_eq!(new.epoch, old.epoch + 1);
 
-    let mut started = [lab.start(plain()).await, lab.start(plain()).await];
+    let output = within(bench.engine.append_output(&old, "", "late".into())).await;
+    let stage = within(bench.engine.enter_stage(&old, "late".into())).await;
+    let report = bench.engine.report(&old, progress(0.9), Metrics::new());
+    let complete = within(bench.engine.complete(&old, "{}".into())).await;
 
-    let mut leased = [
-        within(one).await.unwrap().unwrap()[0].token.job,
-        within(other).await.unwrap().unwrap()[0].token.job,
-    ];
-    started.sort();
-    leased.sort();
-    assert_eq!(leased, started);
+    assert_eq!([output, stage, report, complete.map(drop)], [LOST; 4]);
+    assert!(pieces(&bench.history(job).await, "").is_empty());
+    assert_eq!(bench.complete(&new).await, State::Succeeded);
 }
 
-#[tokio::test]
-async fn a_retry_is_handed_out_when_it_is_due() {
-    let lab = Lab::new().await;
-    let first = lab.start_and_run(plain()).await;
-    let failure = Failure::new("UNLUCKY", "once");
-    within(lab.engine.fail(&first.token, Some(failure), Some(60 * SECOND))).await.unwrap();
+#[tokio::test(start_paused = true)]
+async fn output_in_hand_when_the_lease_ends_is_refused() {
+    let bench = Bench::new().await;
+    let job = bench.start_with(|options| options.start_to_close_timeout = Some(SECOND)).await;
+    let old = bench.lease().await.token;
+    bench.write(&old, "first").await;
+    bench.settle().await;
+    bench.write(&old, "held").await;
 
-    assert!(
-        tokio::time::timeout(Duration::from_millis(50), lab.engine.lease(&worker(true), 1)).await.is_err()
-    );
-    lab.clock.advance(61 * SECOND);
+    // All of it at once: the timer of the attempt fires first, the window of the output ends later.
+    bench.clock.advance(SECOND);
+    bench.settle().await;
+    tokio::time::advance(Duration::from_millis(50)).await;
+    bench.settle().await;
 
-    assert_eq!(lab.run().await.snapshot.job.attempt, 2);
+    assert_eq!(bench.state(job).await, State::Retrying);
+    assert_eq!(pieces(&bench.history(job).await, ""), ["first"]);
 }
 
-#[tokio::test]
-async fn a_freed_key_lets_the_next_job_in() {
-    let lab = Lab::new().await;
-    let keyed = || spec(|options| options.concurrency = Some(Concurrency { key: "gpu".into(), limit: 1 }));
-    lab.start(keyed()).await;
-    let second = lab.start(keyed()).await;
-    let first = lab.run().await;
+#[rstest]
+#[case::nothing(None, reason::STALLED)]
+#[case::progress(Some("progress"), reason::ACCEPTED)]
+#[case::output(Some("output"), reason::ACCEPTED)]
+#[case::log(Some("log"), reason::ACCEPTED)]
+#[tokio::test(start_paused = true)]
+async fn an_attempt_stalls_unless_it_gives_signs(#[case] sign: Option<&str>, #[case] last: &str) {
+    let bench = Bench::new().await;
+    let job = bench
+        .start_with(|options| {
+            options.progress_timeout = Some(5 * SECOND);
+            options.retry.maximum_attempts = 1;
+        })
+        .await;
+    let token = bench.lease().await.token;
 
-    assert!(
-        tokio::time::timeout(Duration::from_millis(50), lab.engine.lease(&worker(true), 1)).await.is_err()
-    );
-    within(lab.engine.complete(&first.token, "{}".into())).await.unwrap();
+    for n in 0..3 {
+        bench.pass(4 * SECOND).await;
+        match sign {
+            Some("progress") => bench.engine.report(&token, progress(0.1), Metrics::new()).unwrap(),
+            Some("output") => bench.write(&token, "x").await,
+            Some(_) => within(bench.engine.append_log(&token, n, line("x"))).await.unwrap(),
+            None => {}
+        }
+    }
 
-    assert_eq!(lab.run().await.token.job, second);
+    assert_eq!(bench.reasons(job).await.last().unwrap(), last);
+    bench.pass(6 * SECOND).await;
+    assert_eq!(bench.reasons(job).await.last().unwrap(), reason::STALLED);
 }
 
-#[tokio::test]
-async fn a_claim_that_is_never_accepted_leaves_no_trace() {
-    let lab = Lab::new().await;
-    let id = lab.start(plain()).await;
-    let unaccepted = within(lab.engine.lease(&worker(false), 1)).await.unwrap().remove(0);
+#[rstest]
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_takes_too_long_ends_with_the_last_it_reported(
+    #[values(Kept::Memory, Kept::Sqlite)] kept: Kept,
+) {
+    let bench = Bench::on(kept).await;
+    let job = bench
+        .start_with(|options| {
+            options.start_to_close_timeout = Some(2 * SECOND);
+            options.retry.initial_interval = Duration::from_secs(100);
+        })
+        .await;
+    let leased = bench.lease().await;
+    bench.pass(SECOND).await;
+    bench.engine.report(&leased.token, progress(0.7), [("tokens".to_owned(), 7.0)].into()).unwrap();
 
-    lab.clock.advance(ACCEPT_TIMEOUT + SECOND / 2);
-    let leased = lab.run().await;
+    bench.pass(SECOND).await;
 
-    assert_eq!((leased.token.job, leased.snapshot.job.attempt), (id, 1));
-    assert!(lease_lost(lab.engine.enter_stage(&unaccepted.token, "late".into()).await));
-    let steps = steps(&lab.history(id).await);
-    assert_eq!(steps.len(), 2, "{steps:?}");
+    let history = bench.history(job).await;
+    let Body::StateChanged(change) = &history.last().unwrap().body else { panic!("{history:?}") };
+    assert_eq!((change.state, &*change.reason), (State::Retrying, reason::ATTEMPT_TIMEOUT));
+    assert_eq!(change.metrics["tokens"], 7.0);
+    assert_eq!(*leased.orders.borrow(), Order::Lost);
 }
 
-#[tokio::test]
-async fn a_silent_attempt_is_ended_and_what_it_says_later_does_not_count() {
-    let lab = Lab::new().await;
-    let patient = || spec(|options| options.progress_timeout = Some(SECOND));
-    let leased = lab.start_and_run(patient()).await;
-    let (id, token) = (leased.token.job, leased.token);
+#[tokio::test(start_paused = true)]
+async fn a_cancellation_is_an_order_first_and_an_end_after_its_grace() {
+    let bench = Bench::new().await;
+    let mut leased = bench.run().await;
+    let job = leased.token.job;
 
-    // Each sign of life is enough.
-    lab.pass(SECOND * 4 / 5).await;
-    lab.engine.report(&token, Some(Progress::default()), Metrics::new()).unwrap();
-    lab.pass(SECOND * 4 / 5).await;
-    within(lab.engine.append_output(&token, "", "x".into())).await.unwrap();
-    lab.pass(SECOND * 4 / 5).await;
-    within(lab.engine.append_log(&token, 0, vec![])).await.unwrap();
-    lab.pass(SECOND * 4 / 5).await;
-    assert_eq!(lab.job(id).await.state, State::Running);
-    lab.pass(SECOND * 3 / 2).await;
+    within(bench.engine.cancel(job, "enough".into(), Some(3 * SECOND))).await.unwrap();
+    within(leased.orders.changed()).await.unwrap();
+    assert_eq!(*leased.orders.borrow_and_update(), Order::Cancel { grace: 3 * SECOND });
+    within(bench.engine.cancel(job, "more than enough".into(), Some(SECOND))).await.unwrap();
+    let complete = within(bench.engine.complete(&leased.token, "{}".into())).await;
+    assert_eq!(complete, Err(Error::Refused(Refusal::JobCancelled)));
+    bench.pass(2 * SECOND).await;
+    assert_eq!(bench.state(job).await, State::Cancelling);
+    bench.pass(SECOND).await;
 
-    let job = lab.reach(id, State::Retrying).await;
-    assert_eq!(job.failure.unwrap().reason, reason::STALLED);
-    assert!(lease_lost(lab.engine.complete(&token, "{}".into()).await));
-    assert!(lease_lost(lab.engine.report(&token, Some(Progress::default()), Metrics::new())));
+    assert_eq!(*leased.orders.borrow(), Order::Lost);
+    let wanted = [reason::CREATED, reason::ACCEPTED, reason::CANCEL_REQUESTED, reason::GRACE_PERIOD_ENDED];
+    assert_eq!(bench.reasons(job).await, wanted);
+    assert_eq!(within(bench.engine.complete(&leased.token, "{}".into())).await, complete);
 }
 
-#[tokio::test]
-async fn an_attempt_that_takes_too_long_is_ended_and_its_worker_told() {
-    let lab = Lab::new().await;
-    let mut leased =
-        lab.start_and_run(spec(|options| options.start_to_close_timeout = Some(10 * SECOND))).await;
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_lets_go_ends_a_cancellation_early() {
+    let bench = Bench::new().await;
+    let leased = bench.run().await;
+    within(bench.engine.cancel(leased.token.job, String::new(), None)).await.unwrap();
 
-    lab.clock.advance(11 * SECOND);
+    let state = within(bench.engine.fail(&leased.token, None, None)).await;
 
-    let job = lab.reach(leased.token.job, State::Retrying).await;
-    assert_eq!(job.failure.unwrap().reason, reason::ATTEMPT_TIMEOUT);
-    let order = within(leased.orders.wait_for(|order| *order != Order::Continue)).await.map(|order| *order);
-    assert!(matches!(order, Ok(Order::Lost) | Err(_)), "{order:?}");
+    assert_eq!(state, Ok(State::Cancelled));
+    assert_eq!(bench.reasons(leased.token.job).await.last().unwrap(), reason::WORKER_STOPPED);
 }
 
-#[tokio::test]
-async fn a_cancelled_attempt_is_told_then_ended_and_cannot_succeed() {
-    let lab = Lab::new().await;
-    let mut leased = lab.start_and_run(plain()).await;
-    let id = leased.token.job;
+#[tokio::test(start_paused = true)]
+async fn a_job_that_takes_too_long_fails_whatever_it_does() {
+    let bench = Bench::new().await;
+    let limited = |options: &mut Options| options.schedule_to_close_timeout = Some(2 * SECOND);
+    let (running, waiting) = (bench.start_with(limited).await, bench.start_with(limited).await);
+    let leased = bench.lease().await;
 
-    let cancelling = within(lab.engine.cancel(id, "enough".into(), Some(5 * SECOND))).await.unwrap();
-    let order = *within(leased.orders.wait_for(|order| *order != Order::Continue)).await.unwrap();
-    let too_late = within(lab.engine.complete(&leased.token, "{}".into())).await;
-    lab.clock.advance(6 * SECOND);
-    let ended = lab.reach(id, State::Cancelled).await;
+    bench.pass(2 * SECOND).await;
 
-    assert_eq!(cancelling.job.state, State::Cancelling);
-    assert_eq!(order, Order::Cancel { grace: 5 * SECOND });
-    assert!(matches!(too_late, Err(Error::Refused(Refusal::JobCancelled))), "{too_late:?}");
-    assert_eq!(ended.state, State::Cancelled);
-    assert_eq!(steps(&lab.history(id).await).last().unwrap().0, State::Cancelled);
+    for job in [running, waiting] {
+        assert_eq!(bench.state(job).await, State::Failed);
+        assert_eq!(bench.reasons(job).await.last().unwrap(), reason::JOB_TIMEOUT);
+    }
+    assert_eq!(*leased.orders.borrow(), Order::Lost);
 }
 
-#[tokio::test]
-async fn a_job_that_nobody_takes_in_time_expires() {
-    let lab = Lab::new().await;
-    let id = lab.start(spec(|options| options.schedule_to_start_timeout = Some(10 * SECOND))).await;
+#[tokio::test(start_paused = true)]
+async fn a_job_that_nobody_begins_expires() {
+    let bench = Bench::new().await;
+    let job = bench.start_with(|options| options.schedule_to_start_timeout = Some(2 * SECOND)).await;
 
-    lab.clock.advance(11 * SECOND);
+    bench.pass(2 * SECOND).await;
 
-    lab.reach(id, State::Expired).await;
-}
-
-#[tokio::test]
-async fn an_attempt_is_not_late_where_the_server_itself_was_stopped() {
-    let lab = Lab::new().await;
-    let leased = lab.start_and_run(spec(|options| options.progress_timeout = Some(10 * SECOND))).await;
-
-    // Between two looks at the leases an hour has passed: nobody could have been heard.
-    lab.clock.advance(3600 * SECOND);
-    tokio::time::sleep(Duration::from_millis(600)).await;
-
-    assert_eq!(lab.job(leased.token.job).await.state, State::Running);
+    assert_eq!(bench.state(job).await, State::Expired);
+    assert_eq!(bench.reasons(job).await, [reason::CREATED, reason::START_TIMEOUT]);
 }

@@ -1,9 +1,17 @@
-//! The engine through its own door: over a store that fails on command, on a clock that is moved by hand.
+//! The engine through its public interface: what callers, workers and watchers may rely on, over a store that works and
+//! over one that fails.
 
+mod bench;
+mod builders;
 mod commit;
+mod dispatch;
 mod hostile;
-mod lab;
 mod leases;
+mod live;
 mod output;
+mod random;
 mod recovery;
+mod seen;
+mod stopped;
+mod unknown;
 mod watch;

@@ -1,108 +1,172 @@
-//! Output: joined before it is numbered, whole, in order, and once.
+//! Output is joined, in order, and all there before the end, whatever the store does.
 
-use crate::hostile::Fault;
-use crate::lab::*;
+use crate::bench::*;
+use crate::hostile::*;
+use longhaul::engine::Order;
 use longhaul::job::*;
-use longhaul::store::Operation;
+use rstest::rstest;
+use std::time::Duration;
 
-fn is_output(operation: &Operation) -> bool {
-    matches!(operation, Operation::Apply(_, command) if matches!(**command, Command::AppendOutput { .. }))
-}
+/// For how long pieces are held to be joined.
+const WINDOW: Duration = Duration::from_millis(50);
 
-/// The pieces of a channel's output, as they were numbered.
-fn pieces(history: &[Event], wanted: &str) -> Vec<String> {
-    let piece = |event: &Event| match &event.body {
-        Body::OutputAppended { channel, data, .. } if channel == wanted => {
-            Some(String::from_utf8(data.to_vec()).expect("no character is split"))
-        }
-        _ => None,
-    };
-    history.iter().filter_map(piece).collect()
-}
+#[rstest]
+#[tokio::test(start_paused = true)]
+async fn the_first_piece_goes_at_once_and_the_others_together(
+    #[values(Kept::Memory, Kept::Sqlite)] kept: Kept,
+) {
+    let bench = Bench::on(kept).await;
+    let token = bench.run().await.token;
 
-#[tokio::test]
-async fn the_first_piece_is_not_late_and_what_follows_closely_is_one_event() {
-    let lab = Lab::new().await;
-    let leased = lab.start_and_run(plain()).await;
-    let mut watch = lab.watch(leased.token.job, 2).await;
-
-    within(lab.engine.append_output(&leased.token, "", "first".into())).await.unwrap();
-    // Nothing else comes, and still it is told.
-    while within(watch.next()).await.unwrap().map(|message| kept(&message)).unwrap().is_none() {}
-    for word in ["a ", "b ", "c ", "d "] {
-        within(lab.engine.append_output(&leased.token, "", word.into())).await.unwrap();
+    bench.write(&token, "first").await;
+    bench.settle().await;
+    assert_eq!(pieces(&bench.history(token.job).await, ""), ["first"]);
+    for n in 0..1_000 {
+        bench.write(&token, format!("{} ", n % 10)).await;
     }
-    within(lab.engine.complete(&leased.token, "{}".into())).await.unwrap();
+    bench.pass(WINDOW - Duration::from_millis(1)).await;
+    assert_eq!(pieces(&bench.history(token.job).await, ""), ["first"]);
+    bench.pass(Duration::from_millis(1)).await;
 
-    let pieces = pieces(&lab.history(leased.token.job).await, "");
-    assert_eq!(pieces.concat(), "firsta b c d ");
-    assert_eq!(pieces[0], "first");
-    assert!(pieces.len() <= 3, "{pieces:?}");
+    assert_eq!(
+        pieces(&bench.history(token.job).await, ""),
+        ["first".into(), "0 1 2 3 4 5 6 7 8 9 ".repeat(100)]
+    );
 }
 
-#[tokio::test]
-async fn a_character_that_comes_in_parts_is_put_together() {
-    let lab = Lab::new().await;
-    let leased = lab.start_and_run(plain()).await;
-    let text = "naïve 😀 text";
+#[tokio::test(start_paused = true)]
+async fn what_comes_after_a_silence_goes_at_once_again() {
+    let bench = Bench::new().await;
+    let token = bench.run().await.token;
+    bench.write(&token, "first").await;
+    bench.settle().await;
+    bench.pass(3 * WINDOW).await;
 
-    for byte in text.as_bytes() {
-        within(lab.engine.append_output(&leased.token, "", vec![*byte].into())).await.unwrap();
+    bench.write(&token, "second").await;
+    bench.settle().await;
+
+    assert_eq!(pieces(&bench.history(token.job).await, ""), ["first", "second"]);
+}
+
+#[rstest]
+#[case::at_the_beginning("", "é", 1)]
+#[case::a_long_one("", "😀", 2)]
+#[case::in_the_middle("a", "é", 1)]
+#[case::behind_others("a", "b😀c", 3)]
+#[tokio::test(start_paused = true)]
+async fn a_character_that_comes_in_two_parts_is_not_split(
+    #[case] before: &'static str,
+    #[case] text: &'static str,
+    #[case] split: usize,
+) {
+    let bench = Bench::new().await;
+    let token = bench.run().await.token;
+    bench.write(&token, before).await;
+    bench.settle().await;
+
+    bench.write(&token, &text.as_bytes()[..split]).await;
+    bench.settle().await;
+    bench.pass(WINDOW / 2).await;
+    bench.write(&token, &text.as_bytes()[split..]).await;
+    bench.pass(2 * WINDOW).await;
+    bench.complete(&token).await;
+
+    // It panics where a piece is no text.
+    assert_eq!(pieces(&bench.history(token.job).await, "").concat(), [before, text].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_never_become_a_character_are_not_held_for_long() {
+    let bench = Bench::new().await;
+    let token = bench.run().await.token;
+
+    bench.write(&token, &b"\xf0\x9f"[..]).await;
+    bench.settle().await;
+    bench.pass(WINDOW).await;
+
+    let history = bench.history(token.job).await;
+    let Body::OutputAppended { data, .. } = &history.last().unwrap().body else { panic!("{history:?}") };
+    assert_eq!(&data[..], b"\xf0\x9f");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_completion_waits_until_all_output_is_durable() {
+    let bench = Bench::new().await;
+    let token = bench.run().await.token;
+    let text: String = (0..200_000).map(|n| char::from(b'a' + (n % 26) as u8)).collect();
+    for chunk in text.as_bytes().chunks(1_000) {
+        bench.write(&token, chunk.to_vec()).await;
     }
-    within(lab.engine.complete(&leased.token, "{}".into())).await.unwrap();
 
-    assert_eq!(pieces(&lab.history(leased.token.job).await, "").concat(), text);
+    assert_eq!(bench.complete(&token).await, State::Succeeded);
+
+    let history = bench.history(token.job).await;
+    assert_eq!(pieces(&history, "").concat(), text);
+    assert!(matches!(&history.last().unwrap().body, Body::StateChanged(change) if change.state.is_final()));
 }
 
-#[tokio::test]
-async fn a_completion_waits_for_the_output_and_comes_after_it() {
-    let lab = Lab::new().await;
-    let leased = lab.start_and_run(plain()).await;
+#[tokio::test(start_paused = true)]
+async fn whoever_writes_too_much_waits() {
+    let bench = Bench::new().await;
+    let token = bench.run().await.token;
+    bench.store.block();
 
-    within(lab.engine.append_output(&leased.token, "", "main".into())).await.unwrap();
-    within(lab.engine.append_output(&leased.token, "reasoning", "aside".into())).await.unwrap();
-    within(lab.engine.complete(&leased.token, "{}".into())).await.unwrap();
+    let mut much = Box::pin(bench.engine.append_output(&token, "", vec![b'x'; 1 << 20].into()));
+    assert!(at_once(&mut much).await.is_none());
+    bench.store.unblock();
+    within(much).await.unwrap();
+    bench.complete(&token).await;
 
-    let history = lab.history(leased.token.job).await;
-    assert_eq!(pieces(&history, ""), ["main"]);
-    assert_eq!(pieces(&history, "reasoning"), ["aside"]);
-    assert!(matches!(history.last().unwrap().body, Body::StateChanged(_)));
+    let length: usize = pieces(&bench.history(token.job).await, "").iter().map(String::len).sum();
+    assert_eq!(length, 1 << 20);
 }
 
-#[tokio::test]
-async fn output_of_a_commit_that_nobody_heard_of_is_there_once() {
-    let lab = Lab::new().await;
-    let leased = lab.start_and_run(plain()).await;
-    lab.store.fail(Fault::Unknown, is_output);
-    lab.store.fail(Fault::Unavailable, is_output);
+#[tokio::test(start_paused = true)]
+async fn what_an_attempt_says_in_different_ways_stays_in_order() {
+    let bench = Bench::new().await;
+    let token = bench.run().await.token;
 
-    for word in ["once ", "and ", "only ", "once"] {
-        within(lab.engine.append_output(&leased.token, "", word.into())).await.unwrap();
-    }
-    within(lab.engine.complete(&leased.token, "{}".into())).await.unwrap();
+    bench.write(&token, "one").await;
+    bench.write(&token, "two").await;
+    within(bench.engine.append_log(&token, 0, line("three"))).await.unwrap();
+    within(bench.engine.append_output(&token, "thoughts", "four".into())).await.unwrap();
+    within(bench.engine.enter_stage(&token, "five".into())).await.unwrap();
+    bench.complete(&token).await;
 
-    assert_eq!(pieces(&lab.history(leased.token.job).await, "").concat(), "once and only once");
-}
-
-#[tokio::test]
-async fn whoever_writes_faster_than_the_disk_waits() {
-    let lab = Lab::new().await;
-    let leased = lab.start_and_run(plain()).await;
-    lab.store.block();
-
-    let flood = tokio::spawn({
-        let (engine, token) = (lab.engine.clone(), leased.token);
-        async move {
-            for _ in 0..64 {
-                engine.append_output(&token, "", vec![b'x'; 64 << 10].into()).await.unwrap();
-            }
-        }
+    let said = bench.history(token.job).await.into_iter().filter_map(|event| match event.body {
+        Body::OutputAppended { data, .. } => Some(String::from_utf8(data.to_vec()).unwrap()),
+        Body::Logged(line) => Some(line.message),
+        Body::StageEntered { name } => Some(name),
+        Body::StateChanged(_) | Body::OutputReset { .. } => None,
     });
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    assert!(!flood.is_finished(), "4 MiB were taken in while nothing is durable");
-    lab.store.unblock();
+    assert_eq!(said.collect::<Vec<_>>().concat(), "onetwothreefourfive");
+}
 
-    within(flood).await.unwrap();
-    within(lab.engine.complete(&leased.token, "{}".into())).await.unwrap();
-    assert_eq!(pieces(&lab.history(leased.token.job).await, "").concat().len(), 4 << 20);
+#[rstest]
+#[tokio::test(start_paused = true)]
+async fn output_of_a_commit_that_failed_is_there_once(
+    #[values(Fault::Unavailable, Fault::Unknown)] fault: Fault,
+    #[values(Kept::Memory, Kept::Sqlite)] kept: Kept,
+) {
+    let bench = Bench::on(kept).await;
+    let leased = bench.run().await;
+    let token = leased.token;
+    let mut watch = bench.watch(token.job, None).await;
+
+    bench.store.fail(applies, fault);
+    bench.write(&token, "once").await;
+    bench.pass(SECOND).await;
+    bench.write(&token, " and again").await;
+    bench.complete(&token).await;
+
+    assert!(bench.store.has_failed());
+    assert_eq!(pieces(&bench.history(token.job).await, "").concat(), "once and again");
+    let mut seen = Vec::new();
+    while let Some(message) = within(watch.next()).await {
+        if let longhaul::engine::Message::Shared(event) = message.unwrap() {
+            seen.push(event.sequence);
+        }
+    }
+    assert!(seen.windows(2).all(|pair| pair[1] == pair[0] + 1), "{seen:?}");
+    assert_eq!(*leased.orders.borrow(), Order::Lost);
 }

@@ -1,70 +1,128 @@
-//! What a new process makes of what the last one left.
+//! Engines that stop, and what the next one finds.
 
-use crate::lab::*;
+use crate::bench::*;
+use longhaul::engine::Error;
 use longhaul::job::*;
+use rstest::rstest;
 use std::time::Duration;
 
-#[tokio::test]
-async fn an_attempt_that_ended_with_its_process_runs_again_and_does_not_count() {
-    let lab = Lab::new().await;
-    let first = lab.start_and_run(plain()).await;
-    let id = first.token.job;
-    within(lab.engine.append_output(&first.token, "", "half a sen".into())).await.unwrap();
+#[rstest]
+#[tokio::test(start_paused = true)]
+async fn an_attempt_of_a_process_that_is_gone_does_not_count(
+    #[values(Kept::Memory, Kept::Sqlite)] kept: Kept,
+    #[values(true, false)] closed: bool,
+) {
+    let mut bench = Bench::on(kept).await;
+    let job = bench.start().await;
 
-    let lab = lab.crash().await;
-    let second = lab.run().await;
-
-    let job = &second.snapshot.job;
-    assert_eq!((second.token.job, job.attempt, job.counted_attempts, job.restarts), (id, 2, 1, 1));
-    let reasons: Vec<_> = steps(&lab.history(id).await).into_iter().map(|(_, reason)| reason).collect();
-    assert!(reasons.contains(&"SERVER_RESTART".to_owned()), "{reasons:?}");
-    within(lab.engine.complete(&second.token, "{}".into())).await.unwrap();
-    assert!(lab.engine.complete(&first.token, "{}".into()).await.is_err());
-}
-
-#[tokio::test]
-async fn a_job_that_takes_its_server_down_does_not_do_so_for_ever() {
-    let mut lab = Lab::new().await;
-    let id = lab.start(plain()).await;
-
-    for _ in 0..10 {
-        lab.run().await;
-        lab = lab.crash().await;
-        assert_eq!(lab.job(id).await.state, State::Pending);
+    if closed {
+        bench.lease().await;
+        bench.restart().await;
+    } else {
+        let act = |engine: longhaul::engine::Engine| async move {
+            engine.lease(&pool(), 1).await.unwrap();
+        };
+        bench.die_after(act).await;
     }
-    lab.run().await;
-    let lab = lab.crash().await;
 
-    let job = lab.job(id).await;
-    assert_eq!(job.state, State::Failed);
-    assert_eq!(job.failure.unwrap().reason, reason::SERVER_RESTART);
+    assert_eq!(bench.reasons(job).await, [reason::CREATED, reason::ACCEPTED, reason::SERVER_RESTART]);
+    let next = bench.lease().await.snapshot.job;
+    assert_eq!((next.id, next.attempt, next.counted_attempts, next.restarts), (job, 2, 1, 1));
 }
 
-#[tokio::test]
-async fn a_worker_elsewhere_keeps_its_lease_over_a_restart() {
-    let lab = Lab::new().await;
-    lab.start(plain()).await;
-    let leased = within(lab.engine.lease(&worker(false), 1)).await.unwrap().remove(0);
-    within(lab.engine.enter_stage(&leased.token, "begun".into())).await.unwrap();
+#[tokio::test(start_paused = true)]
+async fn a_job_that_sees_too_many_restarts_fails() {
+    let mut bench = Bench::new().await;
+    let job = bench.start().await;
 
-    let lab = lab.crash().await;
-    within(lab.engine.enter_stage(&leased.token, "goes on".into())).await.unwrap();
-    within(lab.engine.complete(&leased.token, "{}".into())).await.unwrap();
+    for _ in 0..limits::RESTARTS_MAX {
+        bench.lease().await;
+        bench.restart().await;
+        assert_eq!(bench.state(job).await, State::Pending);
+    }
+    bench.lease().await;
+    bench.restart().await;
 
-    let steps = steps(&lab.history(leased.token.job).await);
-    assert_eq!(steps.last().unwrap().0, State::Succeeded);
-    assert!(!steps.iter().any(|(_, reason)| reason == "SERVER_RESTART"), "{steps:?}");
+    assert_eq!(bench.state(job).await, State::Failed);
+    assert_eq!(bench.reasons(job).await.last().unwrap(), reason::SERVER_RESTART);
 }
 
-#[tokio::test]
-async fn what_became_due_while_nobody_was_there_is_done_at_the_start() {
-    let lab = Lab::new().await;
-    let later = START.after(Duration::from_secs(60));
-    lab.start(spec(|options| options.schedule_time = Some(later))).await;
+#[rstest]
+#[tokio::test(start_paused = true)]
+async fn a_lease_held_elsewhere_gets_a_fresh_term(#[values(Kept::Memory, Kept::Sqlite)] kept: Kept) {
+    let mut bench = Bench::on(kept).await;
+    let job = bench.start().await;
+    let token = bench.lease_for(&remote()).await.token;
+    within(bench.engine.append_log(&token, 0, line("before"))).await.unwrap();
+    bench.pass(8 * SECOND).await;
 
-    let clock = lab.clock.clone();
-    clock.advance(Duration::from_secs(61));
-    let lab = lab.crash().await;
+    bench.restart().await;
+    bench.pass(29 * SECOND).await;
+    within(bench.engine.append_log(&token, 1, line("after"))).await.unwrap();
+    assert_eq!(bench.state(job).await, State::Running);
+    bench.pass(2 * SECOND).await;
 
-    lab.run().await;
+    assert_eq!(bench.reasons(job).await, [reason::CREATED, reason::ACCEPTED, reason::LEASE_EXPIRED]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_of_a_worker_elsewhere_may_be_accepted_after_a_restart_but_not_for_long() {
+    let mut bench = Bench::new().await;
+    let job = bench.start().await;
+    bench.lease_for(&remote()).await;
+    bench.pass(8 * SECOND).await;
+
+    bench.restart().await;
+    bench.pass(9 * SECOND).await;
+    assert!(bench.get(job).await.job.lease.is_some());
+    bench.pass(2 * SECOND).await;
+
+    assert_eq!(bench.lease().await.token.job, job);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_was_being_cancelled_is_cancelled_by_a_restart() {
+    let mut bench = Bench::new().await;
+    let job = bench.run().await.token.job;
+    within(bench.engine.cancel(job, String::new(), None)).await.unwrap();
+
+    bench.restart().await;
+
+    assert_eq!(bench.state(job).await, State::Cancelled);
+    assert_eq!(bench.reasons(job).await.last().unwrap(), reason::SERVER_RESTART);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_became_due_while_nobody_was_there_is_done_at_once() {
+    let mut bench = Bench::new().await;
+    let time = bench.engine.now().after(5 * SECOND);
+    let scheduled = bench.start_with(|options| options.schedule_time = Some(time)).await;
+    let expiring = bench.start_with(|options| options.schedule_to_start_timeout = Some(SECOND)).await;
+
+    within(bench.engine.close()).await;
+    bench.clock.advance(6 * SECOND);
+    bench.start_again().await;
+
+    assert_eq!(bench.state(scheduled).await, State::Pending);
+    assert_eq!(bench.state(expiring).await, State::Expired);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_engine_answers_that_it_is_stopping() {
+    let bench = Bench::new().await;
+    let leased = bench.run().await;
+    bench.write(&leased.token, "first").await;
+    bench.settle().await;
+    bench.write(&leased.token, "held").await;
+
+    within(bench.engine.close()).await;
+    let start = within(bench.engine.start(spec("work"))).await;
+    let mut complete = Box::pin(bench.engine.complete(&leased.token, "{}".into()));
+    // The output that is held waits for its window, which is not over yet.
+    let _ = at_once(&mut complete).await;
+    tokio::time::advance(Duration::from_millis(50)).await;
+
+    assert!(matches!(start, Err(Error::Unavailable(_))), "{start:?}");
+    let complete = within(&mut complete).await;
+    assert!(matches!(complete, Err(Error::Unavailable(_))), "{complete:?}");
 }

@@ -1,0 +1,135 @@
+//! A worker that waits for work has it as soon as there is some.
+
+use crate::bench::*;
+use longhaul::engine::{Engine, Leased, Worker};
+use longhaul::job::*;
+use longhaul::store::{Operation, Store, Submission};
+use std::sync::Arc;
+use tokio::task::JoinHandle;
+
+/// A worker that waits, until it has got a job.
+async fn waiting(bench: &Bench, worker: Worker) -> JoinHandle<Leased> {
+    let engine: Engine = bench.engine.clone();
+    let waiter = tokio::spawn(async move { engine.lease(&worker, 1).await.unwrap().remove(0) });
+    bench.settle().await;
+    assert!(!waiter.is_finished());
+    waiter
+}
+
+async fn got(waiter: JoinHandle<Leased>) -> JobId {
+    within(waiter).await.unwrap().token.job
+}
+
+fn keyed(options: &mut Options) {
+    options.concurrency = Some(Concurrency { key: "gpu".into(), limit: 1 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_wakes_a_worker_that_waits() {
+    let bench = Bench::new().await;
+    let waiter = waiting(&bench, pool()).await;
+
+    let job = bench.start().await;
+
+    assert_eq!(got(waiter).await, job);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_becomes_due_wakes_a_worker_that_waits() {
+    let bench = Bench::new().await;
+    let leased = bench.run().await;
+    let delay = 2 * SECOND;
+    within(bench.engine.fail(&leased.token, failure(), Some(delay))).await.unwrap();
+    let waiter = waiting(&bench, pool()).await;
+
+    bench.pass(delay).await;
+
+    assert_eq!(got(waiter).await, leased.token.job);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_becomes_free_wakes_a_worker_that_waits() {
+    let bench = Bench::new().await;
+    bench.start_with(keyed).await;
+    let first = bench.lease().await;
+    let second = bench.start_with(keyed).await;
+    let waiter = waiting(&bench, pool()).await;
+
+    bench.complete(&first.token).await;
+
+    assert_eq!(got(waiter).await, second);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancellation_of_the_job_before_it_wakes_a_worker_that_waits() {
+    let bench = Bench::new().await;
+    let mut other = spec("other");
+    keyed(&mut other.options);
+    let first = bench.start_spec(other).await;
+    bench.settle().await;
+    let second = bench.start_with(keyed).await;
+    let waiter = waiting(&bench, pool()).await;
+
+    within(bench.engine.cancel(first, String::new(), None)).await.unwrap();
+
+    assert_eq!(got(waiter).await, second);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_workers_that_wait_get_one_of_two_jobs_each() {
+    let bench = Bench::new().await;
+    let (one, two) = (waiting(&bench, pool()).await, waiting(&bench, pool()).await);
+
+    let mut started = [bench.start().await, bench.start().await];
+
+    let mut leased = [got(one).await, got(two).await];
+    started.sort();
+    leased.sort();
+    assert_eq!(leased, started);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_goes_away_passes_its_hint_on() {
+    let bench = Bench::new().await;
+    let worker = pool();
+    let mut first = Box::pin(bench.engine.lease(&worker, 1));
+    for _ in 0..2 {
+        // It claims in vain, then it waits.
+        assert!(at_once(&mut first).await.is_none());
+        bench.settle().await;
+    }
+    let second = waiting(&bench, pool()).await;
+
+    let job = bench.start().await;
+    bench.settle().await;
+    assert!(!second.is_finished());
+    drop(first);
+
+    assert_eq!(got(second).await, job);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_of_another_kind_takes_no_hint() {
+    let bench = Bench::new().await;
+    let other = waiting(&bench, Worker { kinds: ["other".to_owned()].into(), ..pool() }).await;
+    let waiter = waiting(&bench, pool()).await;
+
+    let job = bench.start().await;
+
+    assert_eq!(got(waiter).await, job);
+    assert!(!other.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_that_was_lost_costs_a_moment() {
+    let bench = Bench::new().await;
+    let waiter = waiting(&bench, pool()).await;
+
+    let submission = Submission { spec: Arc::new(spec("work")), chance: 1 };
+    bench.store.commit(vec![Operation::Submit(vec![submission])], bench.engine.now()).unwrap();
+    bench.settle().await;
+    assert!(!waiter.is_finished());
+    bench.pass(5 * SECOND).await;
+
+    assert!(waiter.is_finished());
+}
