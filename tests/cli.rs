@@ -202,3 +202,59 @@ fn a_server_that_is_told_to_stop_stops_well() {
         assert_eq!(server.wait().code(), Some(0), "SIG{signal}");
     }
 }
+
+#[test]
+fn a_setting_has_three_spellings_and_the_first_that_is_given_wins() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("longhaul.toml");
+    let data = folder.path().join("data");
+    std::fs::write(&file, format!("listen = \"127.0.0.3:0\"\ndata_dir = {data:?}\nslots = 1\n")).unwrap();
+    let serve = || {
+        let mut command = longhaul();
+        command.args(["serve", "--log", "off", "--config"]).arg(&file);
+        command
+    };
+    let host = |process: &Process| process.address.split(':').next().unwrap().to_owned();
+
+    assert_eq!(host(&Process::spawn(&mut serve())), "127.0.0.3");
+    assert_eq!(host(&Process::spawn(serve().env("LONGHAUL_LISTEN", "127.0.0.2:0"))), "127.0.0.2");
+    let both =
+        Process::spawn(serve().env("LONGHAUL_LISTEN", "127.0.0.2:0").args(["--listen", "127.0.0.1:0"]));
+    assert_eq!(host(&both), "127.0.0.1");
+    assert!(data.join("store").exists());
+}
+
+#[test]
+fn logs_tell_what_happens_and_never_what_a_job_is_about() {
+    for format in ["text", "json"] {
+        let folder = tempfile::tempdir().unwrap();
+        let arguments =
+            ["serve", "--listen", "127.0.0.1:0", "--log", "trace", "--log-format", format, "--data-dir"];
+        let mut server = Process::spawn(longhaul().args(arguments).arg(folder.path()).stderr(Stdio::piped()));
+        let at = format!("--server={}", server.address);
+        // Whoever writes logs must not wait for who reads them.
+        let said = std::thread::scope(|scope| {
+            let id = server.id().to_string();
+            let said = scope.spawn(|| server.said());
+            for chaos in [r#"{"error":1}"#, r#"{"panic":1}"#, "{}"] {
+                let input = format!(r#"{{"prompt":"a-secret of mine","seconds":0,"chaos":{chaos}}}"#);
+                run(&["start", "simulate", &at, "--watch", "--attempts", "1", "--input", &input]);
+            }
+            run(&["start", "simulate", &at, "--watch", "--input", r#"{"a-secret":1}"#]);
+            assert!(std::process::Command::new("kill").args(["-s", "TERM", &id]).status().unwrap().success());
+            said.join().unwrap()
+        });
+
+        assert!(said.contains("serving") && said.contains("stopped"), "{said}");
+        assert!(
+            !said.contains("a-secret"),
+            "{}",
+            said.lines().find(|line| line.contains("a-secret")).unwrap()
+        );
+        if format == "json" {
+            for line in said.lines() {
+                assert!(serde_json::from_str::<Value>(line).is_ok(), "{line}");
+            }
+        }
+    }
+}

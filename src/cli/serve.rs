@@ -174,7 +174,7 @@ fn allow_open_files(connections_max: usize) {
     }
 }
 
-/// Begins to log to standard error, as the settings say.
+/// Begins to log to standard error, as the settings say. Panics are logged too, by their place alone.
 pub fn log(settings: &Settings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.log).with_context(|| format!("log is {:?}", settings.log))?;
     let logs = tracing_subscriber::fmt()
@@ -185,7 +185,14 @@ pub fn log(settings: &Settings) -> anyhow::Result<()> {
         LogFormat::Text => logs.try_init(),
         LogFormat::Json => logs.json().try_init(),
     };
-    begun.map_err(|error| anyhow::anyhow!("logs cannot be written: {error}"))
+    begun.map_err(|error| anyhow::anyhow!("logs cannot be written: {error}"))?;
+    // The hook that is there by default writes plain text between the logs, and a panic's own words may quote an input.
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(thread = thread.name(), location, "a panic");
+    }));
+    Ok(())
 }
 
 /// The runtime that a server runs in.

@@ -26,13 +26,12 @@ pub struct Process {
 
 impl Process {
     pub fn serve(data: &Path, listen: &str, more: &[&str]) -> Self {
-        let mut child = longhaul()
-            .args(["serve", "--listen", listen, "--data-dir"])
-            .arg(data)
-            .args(more)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::spawn(longhaul().args(["serve", "--listen", listen, "--data-dir"]).arg(data).args(more))
+    }
+
+    /// Starts a command that serves, and waits until it does.
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let address =
@@ -58,6 +57,11 @@ impl Process {
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name, &self.id().to_string()]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// What it has written to standard error, where that was piped, until it ended.
+    pub fn said(&mut self) -> String {
+        std::io::read_to_string(self.child.stderr.take().expect("it is piped")).unwrap()
     }
 
     pub fn wait(&mut self) -> ExitStatus {
