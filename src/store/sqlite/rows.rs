@@ -78,19 +78,22 @@ pub fn update(connection: &Connection, before: &Job, step: &Transition) -> rusql
     let emitted_only = job.state_sequence == before.state_sequence
         && job.lease == before.lease
         && job.granted == before.granted;
-    if !emitted_only {
+    let record = || record::encode(Position::of("job", ordinal), &columns(job), job);
+    let (state, place) = (job.state.name(), place_number(job.place()));
+    if emitted_only {
+        // The row says nothing about that.
+    } else if job.granted == before.granted && job.next_due() == before.next_due() {
+        // Two indexes less to look at, for most of all steps.
+        connection
+            .prepare_cached("UPDATE jobs SET state = ?2, place = ?3, record = ?4 WHERE ordinal = ?1")?
+            .execute(params![ordinal, state, place, record()])?;
+    } else {
+        let (due, granted) = (job.next_due().map(Timestamp::as_micros), job.granted.then_some(1));
         connection
             .prepare_cached(
                 "UPDATE jobs SET state = ?2, place = ?3, due = ?4, granted = ?5, record = ?6 WHERE ordinal = ?1",
             )?
-            .execute(params![
-                ordinal,
-                job.state.name(),
-                place_number(job.place()),
-                job.next_due().map(Timestamp::as_micros),
-                job.granted.then_some(1),
-                record::encode(Position::of("job", ordinal), &columns(job), job),
-            ])?;
+            .execute(params![ordinal, state, place, due, granted, record()])?;
     }
     if job.emitted != before.emitted {
         let record = record::encode(Position::of("emission", ordinal), &[], &job.emitted);
