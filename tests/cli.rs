@@ -258,3 +258,26 @@ fn logs_tell_what_happens_and_never_what_a_job_is_about() {
         }
     }
 }
+
+#[test]
+fn a_server_that_runs_out_of_files_rests_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let serve = "ulimit -n 64; exec \"$0\" serve --listen 127.0.0.1:0 --log warn --data-dir \"$1\"";
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", serve, env!("CARGO_BIN_EXE_longhaul")]).arg(folder.path()).stderr(Stdio::piped());
+    let mut server = Process::spawn(&mut shell);
+    let at = format!("--server={}", server.address);
+    let ticket = run(&["start", "nobody-serves-this", &at]);
+
+    let many: Vec<_> = (0..100).map(|_| std::net::TcpStream::connect(&server.address).unwrap()).collect();
+    // Those that were accepted are closed by whoever opened them; the next call finds a file.
+    drop(many);
+    let status = run(&["status", &at, text(&ticket.stdout).trim()]);
+    server.signal("TERM");
+
+    assert_eq!(status.status.code(), Some(0), "{}", text(&status.stderr));
+    let said = server.said();
+    assert!(said.contains("fewer files may be open than connections_max needs"), "{said}");
+    assert_eq!(said.matches("cannot accept connections").count(), 1, "once, not for each try: {said}");
+    assert_eq!(server.wait().code(), Some(0));
+}

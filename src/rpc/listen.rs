@@ -18,10 +18,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 use tonic::codegen::StdError;
 
 /// How long accepting rests after an error such as EMFILE: short for a client, long enough not to spin.
 const REST: Duration = Duration::from_millis(50);
+
+/// How long nothing more is said of such an error: with connections that come and go it may come and go as often.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Calls at once on one connection. More than a client needs, and no connection can hold all memory.
 const STREAMS_MAX: u32 = 1_000;
@@ -115,7 +119,7 @@ pub(super) async fn run<S, B>(
     let service = Arc::new(service);
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
-    let mut accepting = Accepting { listener, failing: false, full: false };
+    let mut accepting = Accepting { listener, said: None, full: false };
     let mut shutdown = std::pin::pin!(shutdown);
 
     loop {
@@ -159,21 +163,20 @@ pub(super) async fn run<S, B>(
 /// The listening socket, and what was already said about it.
 struct Accepting {
     listener: TcpListener,
-    failing: bool,
+    /// When it was last said that accepting fails.
+    said: Option<Instant>,
     full: bool,
 }
 
 impl Accepting {
     async fn next(&mut self) -> Option<TcpStream> {
         match self.listener.accept().await {
-            Ok((stream, _)) => {
-                self.failing = false;
-                Some(stream)
-            }
+            Ok((stream, _)) => Some(stream),
             // The client has gone before we came; that says nothing about the next one.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => None,
             Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
+                if self.said.is_none_or(|said| said.elapsed() > QUIET) {
+                    self.said = Some(Instant::now());
                     tracing::error!(%error, "cannot accept connections; is the limit of open files too low?");
                 }
                 tokio::time::sleep(REST).await;

@@ -3,7 +3,9 @@
 use crate::support::*;
 use longhaul::proto::job::{State, View};
 use longhaul::proto::*;
+use prost_types::value::Kind;
 use tonic::Code;
+use tonic::codec::CompressionEncoding;
 
 #[tokio::test]
 async fn a_job_that_has_ended_shows_how() {
@@ -48,4 +50,24 @@ async fn a_view_that_does_not_exist_is_a_slip() {
     let (code, _, details) = refused(client.get_status(GetStatusRequest { view: 77, ..get(&job) })).await;
 
     assert_eq!((code, fields(&details)), (Code::InvalidArgument, vec!["view".to_owned()]));
+}
+
+#[tokio::test]
+async fn large_messages_may_be_compressed_both_ways() {
+    let server = Server::start().await;
+    for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
+        let mut client = server.client().await.accept_compressed(encoding).send_compressed(encoding);
+        let input = format!(r#"{{"text":"{}"}}"#, "over and over ".repeat(10_000));
+        let job = ok(client.start_job(start("work", &input))).await;
+
+        let answer = within(client.get_status(get(&job))).await.unwrap();
+
+        let name = answer.metadata().get("grpc-encoding").map(|name| name.to_str().unwrap().to_owned());
+        assert_eq!(
+            name.as_deref(),
+            Some(if encoding == CompressionEncoding::Gzip { "gzip" } else { "zstd" })
+        );
+        let text = &answer.get_ref().input.as_ref().unwrap().fields["text"];
+        assert_eq!(text.kind, Some(Kind::StringValue("over and over ".repeat(10_000))));
+    }
 }
