@@ -34,8 +34,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&servers)?;
     tonic_build::configure()
         .build_client(false)
-        // A method that does not exist yet answers UNIMPLEMENTED.
-        .generate_default_stubs(true)
         .extern_path(".longhaul.v1", "crate::proto")
         .extern_path(".longhaul.v1.JobEvent", "crate::proto::EncodedEvent")
         .out_dir(&servers)

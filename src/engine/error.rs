@@ -12,9 +12,15 @@ pub enum Error {
     /// The job's state does not allow it.
     #[error(transparent)]
     Refused(Refusal),
+    /// The job has not ended.
+    #[error("the job has not ended")]
+    Active,
     /// The request id was used for a different request.
     #[error("the request id was used for a different request")]
-    RequestIdReused,
+    RequestIdReused {
+        /// Which of the jobs of a batch.
+        index: usize,
+    },
     /// Too many jobs are waiting.
     #[error("{limit} jobs are waiting already")]
     QueueFull {
@@ -47,7 +53,8 @@ impl Error {
             Self::Unavailable(_) | Self::Unknown(_) => true,
             Self::NotFound
             | Self::Refused(_)
-            | Self::RequestIdReused
+            | Self::Active
+            | Self::RequestIdReused { .. }
             | Self::QueueFull { .. }
             | Self::AheadOfJob { .. }
             | Self::Damaged(_) => false,
@@ -70,7 +77,8 @@ impl From<Rejection> for Error {
         match rejection {
             Rejection::NotFound => Self::NotFound,
             Rejection::Refused(refusal) => Self::Refused(refusal),
-            Rejection::RequestIdReused { .. } => Self::RequestIdReused,
+            Rejection::Active => Self::Active,
+            Rejection::RequestIdReused { index } => Self::RequestIdReused { index },
             Rejection::QueueFull { limit } => Self::QueueFull { limit },
             Rejection::Damaged(what) => Self::Damaged(what),
         }

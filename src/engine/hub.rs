@@ -43,6 +43,13 @@ pub enum SharedBody {
     Progress(Progress),
     /// The attempt measured something.
     Metrics(Metrics),
+    /// The job stands there in its queue, and may begin then.
+    Queue {
+        /// 1 is next.
+        position: u32,
+        /// At the pace of the queue lately.
+        expected_start: Option<Timestamp>,
+    },
 }
 
 impl Shared {
@@ -69,7 +76,8 @@ impl Shared {
             SharedBody::Kept(Body::OutputAppended { .. } | Body::OutputReset { .. }) => true,
             SharedBody::Kept(Body::StateChanged(_) | Body::StageEntered { .. } | Body::Logged(_))
             | SharedBody::Progress(_)
-            | SharedBody::Metrics(_) => false,
+            | SharedBody::Metrics(_)
+            | SharedBody::Queue { .. } => false,
         }
     }
 
@@ -80,7 +88,8 @@ impl Shared {
             SharedBody::Kept(Body::StateChanged(change)) => change.result.as_ref().map_or(0, Bytes::len),
             SharedBody::Kept(Body::StageEntered { .. } | Body::OutputReset { .. })
             | SharedBody::Progress(_)
-            | SharedBody::Metrics(_) => 0,
+            | SharedBody::Metrics(_)
+            | SharedBody::Queue { .. } => 0,
         }
     }
 }
@@ -96,10 +105,20 @@ pub struct Latest {
     pub is_forgotten: bool,
     /// The server is about to stop.
     pub is_closing: bool,
-    /// The newest progress, and how many there were before.
-    pub progress: (u64, Option<Arc<Shared>>),
-    /// The newest measurements, and how many there were before.
-    pub metrics: (u64, Option<Arc<Shared>>),
+    /// The newest progress, measurements and place in the queue, in this order.
+    pub live: [Newest; LIVE_KINDS],
+}
+
+/// How many kinds of latest-wins events there are.
+pub const LIVE_KINDS: usize = 3;
+
+/// The newest latest-wins event of a kind.
+#[derive(Clone, Debug, Default)]
+pub struct Newest {
+    /// How many there were with it.
+    pub number: u64,
+    /// It; absent before the first.
+    pub event: Option<Arc<Shared>>,
 }
 
 /// The jobs that are watched.
@@ -170,17 +189,37 @@ impl Hub {
     pub fn publish_live(&self, job: JobId, attempt: u32, live: &Live, change: Change, now: Timestamp) {
         let Some(watched) = self.watched(job) else { return };
         watched.bell.send_modify(|latest| {
-            let shared = |body| {
-                let sequence = latest.sequence;
-                Some(Arc::new(Shared { job, sequence, attempt, time: now, body, encoded: OnceLock::new() }))
-            };
             if change.progress {
-                latest.progress =
-                    (latest.progress.0 + 1, shared(SharedBody::Progress(live.progress.clone())));
+                latest.tell(0, job, attempt, now, SharedBody::Progress(live.progress.clone()));
             }
             if change.metrics {
-                latest.metrics = (latest.metrics.0 + 1, shared(SharedBody::Metrics(live.metrics.clone())));
+                latest.tell(1, job, attempt, now, SharedBody::Metrics(live.metrics.clone()));
             }
+        });
+    }
+
+    /// Shows where a job stands in its queue, if that has changed.
+    pub fn publish_position(
+        &self,
+        job: &Job,
+        position: u32,
+        expected_start: Option<Timestamp>,
+        now: Timestamp,
+    ) {
+        let Some(watched) = self.watched(job.id) else { return };
+        watched.bell.send_if_modified(|latest| {
+            let told = latest.live[2].event.as_ref().map(|event| (event.attempt, &event.body));
+            let is_news = match told {
+                Some((attempt, SharedBody::Queue { position: told, .. })) => {
+                    (attempt, *told) != (job.attempt, position)
+                }
+                _ => true,
+            };
+            if is_news {
+                let body = SharedBody::Queue { position, expected_start };
+                latest.tell(2, job.id, job.attempt, now, body);
+            }
+            is_news
         });
     }
 
@@ -212,6 +251,14 @@ impl Hub {
             return None;
         }
         self.jobs.lock().get(&job).cloned()
+    }
+}
+
+impl Latest {
+    fn tell(&mut self, kind: usize, job: JobId, attempt: u32, time: Timestamp, body: SharedBody) {
+        let sequence = self.sequence;
+        let event = Arc::new(Shared { job, sequence, attempt, time, body, encoded: OnceLock::new() });
+        self.live[kind] = Newest { number: self.live[kind].number + 1, event: Some(event) };
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! It does not know which store it has, what its callers speak, or who its workers are.
 
+mod changes;
+mod clients;
 mod commit;
 mod dispatch;
 mod error;
@@ -9,26 +11,32 @@ mod hub;
 mod leases;
 mod output;
 mod publish;
+mod queue;
 mod sweep;
 mod watch;
+mod watch_jobs;
 mod work;
 
-pub use crate::store::{EventLimit, Parts};
+pub use crate::store::{Count, EventLimit, Listed, Page, Parts};
+pub use clients::Started;
 pub use error::Error;
 pub use hub::{Shared as SharedEvent, SharedBody};
 pub use leases::Order;
 pub use watch::{Message, Watch, WatchOptions};
+pub use watch_jobs::{JobsMessage, WatchJobs, WatchJobsOptions};
 pub use work::{Leased, Worker};
 
 use crate::clock::Clock;
-use crate::job::{Command, Event, JobId, Place, Sequence, Snapshot, Spec, Terms, Timestamp};
-use crate::store::{Operation, Outcome, Store, Submission, Submitted};
+use crate::job::{Terms, Timestamp};
+use crate::store::Store;
+use changes::Changes;
 use commit::Committer;
 use dispatch::Dispatch;
 use hub::Hub;
 use leases::Leases;
 use parking_lot::Mutex;
 use publish::Publisher;
+use queue::Queues;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -79,21 +87,16 @@ struct Shared {
     chance: Chance,
     committer: OnceLock<Arc<Committer>>,
     hub: Arc<Hub>,
+    changes: Arc<Changes>,
+    queues: Queues,
     leases: Leases,
     dispatch: Dispatch,
     sweeper: Sweeper,
+    /// Jobs are to be forgotten.
+    pruner: Sweeper,
     /// Leases may be in the store that this process does not know.
     adopt: Notify,
     tasks: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// A job that was started.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Started {
-    /// The job, without its input.
-    pub snapshot: Snapshot,
-    /// The same request had made it before.
-    pub repeated: bool,
 }
 
 impl Engine {
@@ -113,9 +116,12 @@ impl Engine {
             chance,
             committer: OnceLock::new(),
             hub: Arc::default(),
+            changes: Arc::default(),
+            queues: Queues::default(),
             leases: Leases::default(),
             dispatch: Dispatch::default(),
             sweeper: Sweeper::default(),
+            pruner: Sweeper::default(),
             adopt: Notify::new(),
             tasks: Mutex::default(),
         });
@@ -126,6 +132,7 @@ impl Engine {
         sweep::adopt(&shared).await?;
         *shared.tasks.lock() = vec![
             tokio::spawn(sweep::sweep(Arc::clone(&shared))),
+            tokio::spawn(sweep::prune(Arc::clone(&shared))),
             tokio::spawn(sweep::keep_leases(Arc::clone(&shared))),
             tokio::spawn(sweep::each_second(Arc::clone(&shared))),
             tokio::spawn(sweep::adopt_again(engine.clone())),
@@ -136,6 +143,7 @@ impl Engine {
     /// Sends watchers away with [`Error::Unavailable`]. Other calls go on to be served.
     pub fn close_watches(&self) {
         self.0.hub.close();
+        self.0.changes.close();
     }
 
     /// Commits what waits, and stops. Every call after that is [`Error::Unavailable`].
@@ -150,94 +158,6 @@ impl Engine {
         let committer = Arc::clone(self.0.committer());
         // A panic there has been reported by its own thread.
         let _ = tokio::task::spawn_blocking(move || committer.stop()).await;
-    }
-
-    /// Creates a job, or finds the one that its request id has already made. It is durable when this returns.
-    pub async fn start(&self, spec: Spec) -> Result<Started, Error> {
-        let spec = Arc::new(spec);
-        let submission = Submission { spec: Arc::clone(&spec), chance: self.0.chance() };
-        let Outcome::Submit(outcome) = self.0.committer().commit(Operation::Submit(vec![submission])).await?
-        else {
-            unreachable!("an outcome is of its operation's kind")
-        };
-        match outcome?.pop() {
-            Some(Submitted::Created(job)) => {
-                let snapshot = Snapshot {
-                    job: *job,
-                    labels: spec.labels.clone(),
-                    request_id: spec.request.as_ref().map(|request| request.id.clone()),
-                    retry_of: spec.retry_of,
-                    input: None,
-                    result: None,
-                    live: Default::default(),
-                };
-                Ok(Started { snapshot, repeated: false })
-            }
-            Some(Submitted::Repeated(id)) => {
-                Ok(Started { snapshot: self.get(id, Parts::BASIC).await?, repeated: true })
-            }
-            None => unreachable!("there is one outcome for each submission"),
-        }
-    }
-
-    /// Asks that a job stop, within `grace` or the server's own period. Repeating it, or asking after the end, changes
-    /// nothing and is no error.
-    pub async fn cancel(
-        &self,
-        id: JobId,
-        reason: String,
-        grace: Option<Duration>,
-    ) -> Result<Snapshot, Error> {
-        let grace = grace.unwrap_or(self.0.settings.cancel_grace);
-        let command = Command::Cancel { reason, grace };
-        let Outcome::Apply(outcome) =
-            self.0.committer().commit(Operation::Apply(id, Box::new(command))).await?
-        else {
-            unreachable!("an outcome is of its operation's kind")
-        };
-        outcome?;
-        self.get(id, Parts::BASIC).await
-    }
-
-    /// Returns a job as it is now.
-    ///
-    /// Reads on the caller's own thread: a row of a database in memory is nearer than another thread is.
-    pub async fn get(&self, id: JobId, parts: Parts) -> Result<Snapshot, Error> {
-        let mut snapshot = self.0.store.get(&[id], parts)?.pop().flatten().ok_or(Error::NotFound)?;
-        self.add_live(&mut snapshot);
-        Ok(snapshot)
-    }
-
-    /// Returns up to `limit` jobs of a tenant, newest first, from the one accepted just before `before` on.
-    pub async fn list(
-        &self,
-        tenant: &str,
-        before: Option<JobId>,
-        limit: usize,
-        parts: Parts,
-    ) -> Result<Vec<Snapshot>, Error> {
-        let tenant = tenant.to_owned();
-        let mut snapshots = self.read(move |store| store.list(&tenant, before, limit, parts)).await?;
-        for snapshot in &mut snapshots {
-            self.add_live(snapshot);
-        }
-        Ok(snapshots)
-    }
-
-    /// Returns a job's kept events after a sequence, oldest first; empty where there are no more.
-    pub async fn history(&self, id: JobId, after: Sequence, limit: EventLimit) -> Result<Vec<Event>, Error> {
-        let mut histories = self.read(move |store| store.events(&[(id, after)], limit)).await?;
-        let history = histories.pop().unwrap_or_default();
-        if history.is_empty() {
-            // No more events, or no such job any more?
-            self.get(id, Parts::BASIC).await?;
-        }
-        Ok(history)
-    }
-
-    /// Watches a job from a cursor on.
-    pub async fn watch(&self, id: JobId, options: WatchOptions) -> Result<Watch, Error> {
-        Watch::open(self, id, options).await
     }
 
     /// What is put in place of what a wish for a job of `kind` leaves open.
@@ -257,15 +177,6 @@ impl Engine {
 
     fn shared(&self) -> &Arc<Shared> {
         &self.0
-    }
-
-    /// A running attempt's latest-wins part is newer in memory than in the store.
-    fn add_live(&self, snapshot: &mut Snapshot) {
-        if snapshot.job.place() == Place::Held
-            && let Some(live) = self.0.leases.live_of(&snapshot.job)
-        {
-            snapshot.live = live;
-        }
     }
 
     /// Reads what may be long on a thread that may block.

@@ -3,7 +3,7 @@
 use super::Shared;
 use super::commit::Publish;
 use crate::job::{Event, Job, Place};
-use crate::store::{Claimed, Outcome, Submitted};
+use crate::store::{Claimed, Forgotten, Outcome, Submitted};
 use std::sync::Arc;
 
 /// Publishes for an engine.
@@ -14,11 +14,10 @@ impl Publish for Publisher {
         match outcome {
             Outcome::Submit(Ok(submitted)) => {
                 for submitted in submitted {
-                    if let Submitted::Created(job) = submitted {
-                        self.lies(job);
-                    }
+                    self.submitted(submitted);
                 }
             }
+            Outcome::Retry(Ok(submitted)) => self.submitted(submitted),
             Outcome::Claim(claimed) => {
                 for claimed in claimed {
                     self.claimed(claimed);
@@ -33,7 +32,22 @@ impl Publish for Publisher {
                     self.0.sweeper.due(due);
                 }
             }
-            Outcome::Submit(Err(_)) | Outcome::Apply(Err(_)) | Outcome::KeepLive => {}
+            Outcome::Delete(Ok(forgotten)) => {
+                self.forgotten(forgotten);
+                // More of it may be left.
+                self.0.pruner.poke();
+            }
+            Outcome::Prune(pruned) => {
+                pruned.forgotten.iter().for_each(|forgotten| self.forgotten(forgotten));
+                if let Some(due) = pruned.next_due {
+                    self.0.pruner.due(due);
+                }
+            }
+            Outcome::Submit(Err(_))
+            | Outcome::Retry(Err(_))
+            | Outcome::Apply(Err(_))
+            | Outcome::Delete(Err(_))
+            | Outcome::KeepLive => {}
         }
     }
 
@@ -41,10 +55,23 @@ impl Publish for Publisher {
         // What it has made due, nobody was told.
         self.0.sweeper.poke();
         self.0.adopt.notify_one();
+        self.0.changes.lose();
     }
 }
 
 impl Publisher {
+    fn submitted(&self, submitted: &Submitted) {
+        if let Submitted::Created(job) = submitted {
+            self.0.changes.created(job);
+            self.lies(job);
+        }
+    }
+
+    fn forgotten(&self, forgotten: &Forgotten) {
+        self.0.hub.compare(forgotten.job.id, None);
+        self.0.changes.forgotten(forgotten);
+    }
+
     fn claimed(&self, claimed: &Claimed) {
         let shared = &self.0;
         let job = &claimed.snapshot.job;
@@ -52,6 +79,7 @@ impl Publisher {
         let in_process = job.lease.as_ref().is_some_and(|lease| lease.in_process);
         let deadline = (!in_process).then(|| now.after(shared.settings.accept_timeout));
         shared.leases.insert(job, Default::default(), deadline, now);
+        shared.queues.taken(job, now);
         self.moved(job, &claimed.events);
     }
 
@@ -60,6 +88,7 @@ impl Publisher {
         shared.leases.follow(job, shared.clock.now());
         if !events.is_empty() {
             shared.hub.publish(job, events);
+            shared.changes.moved(job, events);
         }
         self.lies(job);
     }
@@ -75,6 +104,9 @@ impl Publisher {
         }
         if let Some(due) = job.next_due() {
             self.0.sweeper.due(due);
+        }
+        if let Some(purge) = job.purge_time() {
+            self.0.pruner.due(purge);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::commit::received;
 use super::{Engine, Shared};
-use crate::job::{Command, JobId, Keeper, LeaseEnd, Live, Refusal, Timestamp};
+use crate::job::{Command, Job, JobId, Keeper, LeaseEnd, Live, Refusal, Timestamp};
 use crate::store::{Operation, Outcome, Parts, Rejection, Store};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -12,6 +12,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 /// How many jobs one sweep moves, so that it does not hold up a batch for long.
 const SWEEP_LIMIT: usize = 500;
+/// How many jobs one step forgets: about half a millisecond's work.
+const PRUNE_LIMIT: usize = 32;
+/// How long to wait between two steps, at least.
+const PRUNE_PAUSE: Duration = Duration::from_millis(5);
 /// How often leases are looked at, and so how late one may end.
 const KEEPER_INTERVAL: Duration = Duration::from_millis(250);
 /// A look that comes so much too late means that this process was stopped, and heard nobody meanwhile.
@@ -25,7 +29,7 @@ const PAGE: usize = 500;
 /// How long to wait before something that failed is tried again.
 const TRY_AGAIN: Duration = Duration::from_millis(200);
 
-/// Knows when something is due.
+/// Knows when something is due next.
 #[derive(Debug, Default)]
 pub struct Sweeper {
     next_due: Mutex<Option<Timestamp>>,
@@ -80,6 +84,23 @@ pub async fn sweep(shared: Arc<Shared>) {
             tokio::time::sleep(TRY_AGAIN).await;
             shared.sweeper.poke();
         }
+    }
+}
+
+/// Forgets jobs whose time to be kept is over, in steps so small that nobody has to wait for one.
+pub async fn prune(shared: Arc<Shared>) {
+    shared.pruner.poke();
+    loop {
+        shared.pruner.wait(&shared).await;
+        let began = Instant::now();
+        let operation = Operation::Prune { limit: PRUNE_LIMIT };
+        if let Err(error) = received(shared.committer().queue(operation)).await {
+            tracing::warn!(%error, "forgetting is tried again");
+            tokio::time::sleep(TRY_AGAIN).await;
+            shared.pruner.poke();
+        }
+        // Where others have the store busy, this takes longer, and waits the longer for its next turn.
+        tokio::time::sleep(PRUNE_PAUSE.max(began.elapsed())).await;
     }
 }
 
@@ -141,12 +162,24 @@ pub async fn each_second(shared: Arc<Shared>) {
                 Ok(Ok((ids, found))) => {
                     for (id, snapshot) in ids.into_iter().zip(found) {
                         shared.hub.compare(id, snapshot.as_ref().map(|snapshot| &snapshot.job));
+                        if let Some(snapshot) = snapshot {
+                            tell_position(&shared, &snapshot.job);
+                        }
                     }
                 }
                 Ok(Err(error)) => tracing::warn!(%error, "watched jobs cannot be read"),
                 Err(error) => tracing::error!(%error, "watched jobs cannot be read"),
             }
         }
+    }
+}
+
+/// Tells the watchers of a waiting job where it stands.
+fn tell_position(shared: &Shared, job: &Job) {
+    let now = shared.clock.now();
+    if let Some(position) = shared.queues.position(shared.store.as_ref(), job, now) {
+        let start = shared.queues.expected_start(job, position, now);
+        shared.hub.publish_position(job, position, start, now);
     }
 }
 

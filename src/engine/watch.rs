@@ -4,7 +4,7 @@
 //! and readers that come late, come back or keep up use the same code.
 
 use super::error::Error;
-use super::hub::{Latest, Seat, Shared};
+use super::hub::{LIVE_KINDS, Latest, Newest, Seat, Shared};
 use super::{Engine, Parts};
 use crate::job::{JobId, Sequence, Snapshot, Timestamp};
 use crate::store::EventLimit;
@@ -69,10 +69,10 @@ pub struct Watch {
     snapshot: Option<Box<Snapshot>>,
     page: VecDeque<Arc<Shared>>,
     attempt: u32,
-    /// How many progress reports and measurements were there when the last was sent.
-    seen: (u64, u64),
-    /// The last latest-wins event was progress, so that measurements have their turn.
-    progress_was_last: bool,
+    /// How many latest-wins events of each kind there were when the last was sent.
+    seen: [u64; LIVE_KINDS],
+    /// The kind of which one was sent last, so that the others have their turn.
+    last_kind: usize,
     next_live: Instant,
     last_sent: Instant,
     alarm: Pin<Box<Sleep>>,
@@ -94,10 +94,7 @@ impl Watch {
     /// Takes a place at the job's doorbell, then reads the job: whatever happens in between rings.
     pub(super) async fn open(engine: &Engine, job: JobId, options: WatchOptions) -> Result<Self, Error> {
         let mut seat = engine.hub().join(job);
-        let (progress, metrics) = {
-            let latest = seat.bell.borrow_and_update();
-            (latest.progress.0, latest.metrics.0)
-        };
+        let seen = seat.bell.borrow_and_update().live.each_ref().map(|newest| newest.number);
         // What is reported from now on is in the snapshot, or is news, or both.
         let snapshot = engine.get(job, options.parts).await?;
         let sequence = snapshot.job.sequence();
@@ -116,8 +113,8 @@ impl Watch {
             attempt: snapshot.job.attempt,
             snapshot: Some(Box::new(snapshot)),
             page: VecDeque::new(),
-            seen: (progress, metrics),
-            progress_was_last: false,
+            seen,
+            last_kind: LIVE_KINDS - 1,
             next_live: now,
             last_sent: now,
             alarm: Box::pin(tokio::time::sleep_until(now + KEEPALIVE)),
@@ -175,7 +172,7 @@ impl Watch {
         if latest.is_final {
             return Next::End;
         }
-        let live = newest_live(&latest, self.seen, self.attempt, self.progress_was_last);
+        let live = newest_live(&latest, self.seen, self.attempt, self.last_kind);
         drop(latest);
         let now = Instant::now();
         let quiet = self.last_sent + KEEPALIVE;
@@ -197,11 +194,8 @@ impl Watch {
 
     /// Takes note of a latest-wins event that is sent now, and stamps it with this stream's cursor.
     fn take_live(&mut self, live: NewestLive) -> Arc<Shared> {
-        match live.is_progress {
-            true => self.seen.0 = live.number,
-            false => self.seen.1 = live.number,
-        }
-        self.progress_was_last = live.is_progress;
+        self.seen[live.kind] = live.number;
+        self.last_kind = live.kind;
         self.attempt = live.shared.attempt;
         match live.shared.sequence == self.cursor {
             true => live.shared,
@@ -237,23 +231,21 @@ impl Watch {
 /// The newest latest-wins event that was not sent.
 struct NewestLive {
     shared: Arc<Shared>,
-    is_progress: bool,
+    kind: usize,
     number: u64,
 }
 
-/// The one that is next. Both kinds have their turn; what belongs to an earlier attempt than `attempt` has had it.
+/// The one that is next. All kinds have their turn; what belongs to an earlier attempt than `attempt` has had it.
 fn newest_live(
     latest: &Latest,
-    seen: (u64, u64),
+    seen: [u64; LIVE_KINDS],
     attempt: u32,
-    progress_was_last: bool,
+    last_kind: usize,
 ) -> Option<NewestLive> {
-    let find = |(number, shared): &(u64, Option<Arc<Shared>>), seen, is_progress| {
-        let shared = shared.as_ref().filter(|shared| *number > seen && shared.attempt >= attempt)?;
-        Some(NewestLive { shared: Arc::clone(shared), is_progress, number: *number })
-    };
-    match progress_was_last {
-        true => find(&latest.metrics, seen.1, false).or_else(|| find(&latest.progress, seen.0, true)),
-        false => find(&latest.progress, seen.0, true).or_else(|| find(&latest.metrics, seen.1, false)),
-    }
+    let in_turn = (1..=LIVE_KINDS).map(|step| (last_kind + step) % LIVE_KINDS);
+    in_turn.into_iter().find_map(|kind| {
+        let Newest { number, event } = &latest.live[kind];
+        let shared = event.as_ref().filter(|shared| *number > seen[kind] && shared.attempt >= attempt)?;
+        Some(NewestLive { shared: Arc::clone(shared), kind, number: *number })
+    })
 }

@@ -94,6 +94,7 @@ impl Engine {
         let change = Change { progress: progress.is_some(), metrics: !metrics.is_empty() };
         let (attempt, live) = shared.leases.report(token, progress, metrics, now)?;
         shared.hub.publish_live(token.job, attempt, &live, change, now);
+        shared.changes.progressed(token.job);
         Ok(())
     }
 

@@ -48,6 +48,17 @@ impl JobId {
         (ordinal as u64 & u64::from(IDS_PER_MILLISECOND - 1)) as u32
     }
 
+    /// The smallest number that an id of this moment or later can have.
+    pub fn first_ordinal(time: Timestamp) -> i64 {
+        let millis = time.as_micros().clamp(0, i64::MAX >> COUNTER_BITS).div_euclid(1000);
+        millis << COUNTER_BITS
+    }
+
+    /// When a job with this number was created, cut to the millisecond.
+    pub fn time_of(ordinal: i64) -> Timestamp {
+        Timestamp::from_micros((ordinal >> COUNTER_BITS) * 1000)
+    }
+
     /// The bytes of the UUID.
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()

@@ -5,6 +5,7 @@
 
 mod command;
 mod event;
+mod filter;
 mod id;
 mod lease;
 pub mod limits;
@@ -17,11 +18,15 @@ mod transition;
 
 pub use command::{Command, LeaseEnd};
 pub use event::{Body, Event, Failure, LogLevel, LogLine, Sequence, StateChange, reason};
+pub use filter::Filter;
 pub use id::{IDS_PER_MILLISECOND, JobId, MalformedId};
 pub use lease::{EndedBy, EndedLease, Keeper, Lease, LeaseToken, MalformedToken};
 pub use progress::{Live, Metrics, Progress};
 pub use retry::RetryPolicy;
-pub use spec::{Concurrency, DEFAULT_TENANT, Options, RequestKey, Spec, Terms, Violation, Wish};
+pub use spec::{
+    Concurrency, DEFAULT_TENANT, Options, RequestKey, Spec, Terms, Violation, Wish, check_labels,
+    check_request_id,
+};
 pub use state::State;
 pub use time::Timestamp;
 pub use transition::{Refusal, Transition, transition};
@@ -154,6 +159,8 @@ pub struct Snapshot {
     pub result: Option<Bytes>,
     /// What is latest-wins of the current or last attempt.
     pub live: Live,
+    /// About where it stands among those that wait for its kind, 1 being next; absent where nobody has looked.
+    pub queue_position: Option<u32>,
 }
 
 impl Job {

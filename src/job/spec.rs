@@ -2,6 +2,7 @@
 //!
 //! The input is opaque here; that it is a JSON object is checked where it is decoded anyway, at the edge.
 
+use super::Snapshot;
 use super::id::JobId;
 use super::limits::*;
 use super::retry::RetryPolicy;
@@ -72,6 +73,22 @@ pub struct Spec {
     pub request: Option<RequestKey>,
     /// The job that this one repeats.
     pub retry_of: Option<JobId>,
+}
+
+impl Spec {
+    /// A job like one that has been, whose snapshot is whole.
+    pub fn again(snapshot: &Snapshot, request: Option<RequestKey>) -> Self {
+        let Snapshot { job, labels, input, .. } = snapshot;
+        Self {
+            kind: job.kind.clone(),
+            tenant: job.tenant.clone(),
+            input: input.clone().unwrap_or_default(),
+            options: job.options.clone(),
+            labels: labels.clone(),
+            request,
+            retry_of: Some(job.id),
+        }
+    }
 }
 
 /// What a client asked for, before it is checked. Absent means: the default.
@@ -230,6 +247,20 @@ impl Wish {
             maximum_interval: self.maximum_interval.unwrap_or(defaults.maximum_interval),
         }
     }
+}
+
+/// Makes sure that a text can be a request id.
+pub fn check_request_id(id: &str) -> Result<(), Vec<Violation>> {
+    let mut check = Check(Vec::new());
+    check.request_id(id);
+    if check.0.is_empty() { Ok(()) } else { Err(check.0) }
+}
+
+/// Makes sure that these can be the labels of a job.
+pub fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Vec<Violation>> {
+    let mut check = Check(Vec::new());
+    check.labels(labels);
+    if check.0.is_empty() { Ok(()) } else { Err(check.0) }
 }
 
 /// Collects what is wrong.

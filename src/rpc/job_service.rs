@@ -1,17 +1,17 @@
 //! What clients call: convert, ask the engine, convert back.
 
-use crate::engine::{Engine, Error, EventLimit, Parts, Watch, WatchOptions};
+use super::streams;
+use crate::engine::{
+    Engine, Error, EventLimit, Listed, Page, Parts, Started, WatchJobsOptions, WatchOptions,
+};
 use crate::job::limits::GRACE_SECONDS_MAX;
 use crate::job::{DEFAULT_TENANT, JobId, Snapshot};
+use crate::proto;
 use crate::proto::job_service_server::{JobService, JobServiceServer};
-use crate::proto::{self, EncodedEvent};
-use crate::wire::{reply, request, status};
-use futures_core::Stream;
+use crate::wire::{filter, reply, request, status};
 use prost::Message as _;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio_util::sync::ReusableBoxFuture;
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::BoxStream;
 use tonic::metadata::MetadataValue;
@@ -27,6 +27,10 @@ const JSON_INLINE_MAX: usize = 64 << 10;
 const PAGE_BYTES_MAX: usize = 1 << 20;
 /// How long a watcher's latest-wins events are apart, where it does not say.
 const MINIMUM_INTERVAL: Duration = Duration::from_millis(50);
+/// How long messages about one of many jobs are apart, where the watcher does not say.
+const JOBS_INTERVAL: Duration = Duration::from_millis(250);
+/// How many counts one answer has.
+const COUNTS_MAX: usize = 10_000;
 const MINIMUM_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 
 /// The service over an engine.
@@ -49,6 +53,9 @@ impl Jobs {
 
 #[tonic::async_trait]
 impl JobService for Jobs {
+    type WatchJobStream = streams::WatchStream;
+    type WatchJobsStream = BoxStream<proto::WatchJobsResponse>;
+
     async fn start_job(
         &self,
         request: Request<proto::StartJobRequest>,
@@ -58,11 +65,24 @@ impl JobService for Jobs {
         let large = request::json_bytes(&request) > JSON_INLINE_MAX;
         let spec = aside(large, move || request::spec(request, DEFAULT_TENANT, &terms)).await?;
         let started = self.engine.start(spec.map_err(status::invalid)?).await.map_err(refused)?;
-        let mut response = answer(reply::job(&started.snapshot));
-        if started.repeated {
-            response.metadata_mut().insert("longhaul-repeated", MetadataValue::from_static("true"));
-        }
-        Ok(response)
+        Ok(ticket(&started))
+    }
+
+    async fn batch_start_jobs(
+        &self,
+        request: Request<proto::BatchStartJobsRequest>,
+    ) -> Result<Response<proto::BatchStartJobsResponse>, Status> {
+        let requests = request.into_inner().requests;
+        let large = requests.iter().map(request::json_bytes).sum::<usize>() > JSON_INLINE_MAX;
+        let engine = self.engine.clone();
+        let specs =
+            aside(large, move || request::batch(requests, DEFAULT_TENANT, |kind| engine.terms(kind))).await?;
+        let started = match specs.map_err(status::invalid)? {
+            none if none.is_empty() => Vec::new(),
+            specs => self.engine.start_all(specs).await.map_err(|error| status::status_in_batch(&error))?,
+        };
+        let jobs = started.iter().map(|started| reply::job(&started.snapshot)).collect();
+        Ok(answer(proto::BatchStartJobsResponse { jobs }))
     }
 
     async fn get_status(
@@ -79,7 +99,7 @@ impl JobService for Jobs {
     async fn watch_job(
         &self,
         request: Request<proto::WatchJobRequest>,
-    ) -> Result<Response<BoxStream<EncodedEvent>>, Status> {
+    ) -> Result<Response<Self::WatchJobStream>, Status> {
         let request = request.into_inner();
         let id = job_id(&request.job_id)?;
         let after =
@@ -92,7 +112,24 @@ impl JobService for Jobs {
             parts: request::parts(request.view, Parts::BASIC).map_err(status::invalid)?,
         };
         let watch = self.engine.watch(id, options).await.map_err(refused)?;
-        Ok(Response::new(Box::pin(WatchStream(ReusableBoxFuture::new(next_message(watch))))))
+        Ok(Response::new(streams::watch_job(watch)))
+    }
+
+    async fn watch_jobs(
+        &self,
+        request: Request<proto::WatchJobsRequest>,
+    ) -> Result<Response<Self::WatchJobsStream>, Status> {
+        let request = request.into_inner();
+        let filter = filter::filter(request.filter).map_err(status::invalid)?;
+        let interval = request::duration(request.minimum_interval, "minimum_interval", MINIMUM_INTERVAL_MAX);
+        let initial_jobs = request::initial_jobs(request.initial_jobs).map_err(status::invalid)?;
+        let options = WatchJobsOptions {
+            filter: Arc::new(filter),
+            minimum_interval: interval.map_err(status::invalid)?.unwrap_or(JOBS_INTERVAL),
+            initial_jobs,
+        };
+        let watch = self.engine.watch_jobs(DEFAULT_TENANT, options);
+        Ok(Response::new(Box::pin(streams::watch_jobs(watch))))
     }
 
     async fn list_jobs(
@@ -100,15 +137,31 @@ impl JobService for Jobs {
         request: Request<proto::ListJobsRequest>,
     ) -> Result<Response<proto::ListJobsResponse>, Status> {
         let request = request.into_inner();
-        if request.filter.is_some_and(|filter| filter != proto::JobFilter::default()) {
-            return Err(status::unimplemented("this server cannot filter jobs yet"));
-        }
-        let limit = request::page_size(request.page_size, 50).map_err(status::invalid)?;
-        let before = request::page_token(&request.page_token).map_err(status::invalid)?;
+        let fingerprint = filter::fingerprint(&request.filter);
+        let filter = filter::filter(request.filter).map_err(status::invalid)?;
+        let page = Page {
+            before: filter::page_start(&request.page_token, fingerprint).map_err(status::invalid)?,
+            jobs: request::page_size(request.page_size, 50).map_err(status::invalid)?,
+            bytes: PAGE_BYTES_MAX,
+        };
         let parts = request::parts(request.view, Parts::BASIC).map_err(status::invalid)?;
-        let found = self.engine.list(DEFAULT_TENANT, before, limit, parts).await.map_err(refused)?;
-        let page = aside(parts.payloads, move || page_of_jobs(&found, limit)).await?;
+        let listed =
+            self.engine.list(DEFAULT_TENANT, Arc::new(filter), page, parts).await.map_err(refused)?;
+        let page = aside(parts.payloads, move || page_of_jobs(&listed, fingerprint)).await?;
         Ok(answer(page))
+    }
+
+    async fn count_jobs(
+        &self,
+        request: Request<proto::CountJobsRequest>,
+    ) -> Result<Response<proto::CountJobsResponse>, Status> {
+        let kinds = filter::checked_kinds(request.into_inner().kinds, "kinds");
+        let kinds = kinds.map_err(|violation| status::invalid(vec![violation]))?;
+        // One more tells whether there are more.
+        let counts = self.engine.count(DEFAULT_TENANT, kinds, COUNTS_MAX + 1).await.map_err(refused)?;
+        let truncated = counts.len() > COUNTS_MAX;
+        let counts = counts.iter().take(COUNTS_MAX).map(reply::count).collect();
+        Ok(answer(proto::CountJobsResponse { counts, truncated }))
     }
 
     async fn list_job_events(
@@ -145,6 +198,23 @@ impl JobService for Jobs {
         let snapshot = self.engine.cancel(id, reason, grace).await.map_err(refused)?;
         Ok(answer(reply::job(&snapshot)))
     }
+
+    async fn retry_job(
+        &self,
+        request: Request<proto::RetryJobRequest>,
+    ) -> Result<Response<proto::Job>, Status> {
+        let request = request.into_inner();
+        let id = job_id(&request.job_id)?;
+        let key = request::retry_key(request).map_err(status::invalid)?;
+        let started = self.engine.retry(DEFAULT_TENANT, id, key).await.map_err(refused)?;
+        Ok(ticket(&started))
+    }
+
+    async fn delete_job(&self, request: Request<proto::DeleteJobRequest>) -> Result<Response<()>, Status> {
+        let id = job_id(&request.into_inner().job_id)?;
+        self.engine.delete(id).await.map_err(refused)?;
+        Ok(Response::new(()))
+    }
 }
 
 impl Jobs {
@@ -155,41 +225,31 @@ impl Jobs {
     }
 }
 
-/// A watch as a stream. It ends without an error only where the watch does: after the job's last event.
-struct WatchStream(ReusableBoxFuture<'static, (Watch, Option<Result<EncodedEvent, Status>>)>);
-
-async fn next_message(mut watch: Watch) -> (Watch, Option<Result<EncodedEvent, Status>>) {
-    let next = watch.next().await;
-    (watch, next.map(|next| next.map(|message| reply::watched(&message)).map_err(refused)))
-}
-
-impl Stream for WatchStream {
-    type Item = Result<EncodedEvent, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let (watch, next) = std::task::ready!(self.0.poll(context));
-        self.0.set(next_message(watch));
-        Poll::Ready(next)
-    }
-}
-
-/// A page that ends at the limit of bytes, with at least one job.
-fn page_of_jobs(found: &[Snapshot], limit: usize) -> proto::ListJobsResponse {
+/// A page that ends at the limit of bytes, with at least one job if there is one.
+fn page_of_jobs(listed: &Listed, fingerprint: u32) -> proto::ListJobsResponse {
     let mut page = proto::ListJobsResponse::default();
     let mut bytes = 0;
-    for snapshot in found {
+    let mut next = listed.next;
+    for snapshot in &listed.jobs {
         let job = reply::job(snapshot);
         bytes += job.encoded_len();
         if bytes > PAGE_BYTES_MAX && !page.jobs.is_empty() {
+            next = Some(snapshot.job.id.ordinal() + 1);
             break;
         }
         page.jobs.push(job);
     }
-    let is_last = found.len() < limit && page.jobs.len() == found.len();
-    if let (false, Some(last)) = (is_last, page.jobs.last()) {
-        page.next_page_token = last.id.clone();
-    }
+    page.next_page_token = next.map(|before| filter::page_token(before, fingerprint)).unwrap_or_default();
     page
+}
+
+/// The ticket of a job that was started, now or before.
+fn ticket(started: &Started) -> Response<proto::Job> {
+    let mut response = answer(reply::job(&started.snapshot));
+    if started.repeated {
+        response.metadata_mut().insert("longhaul-repeated", MetadataValue::from_static("true"));
+    }
+    response
 }
 
 /// An answer, compressed only where that pays.

@@ -15,6 +15,7 @@ mod listen;
 mod panic;
 mod preface;
 mod router;
+mod streams;
 
 pub use health::Health;
 pub use job_service::Jobs;

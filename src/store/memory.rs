@@ -23,6 +23,8 @@ struct Kept {
     jobs: BTreeMap<JobId, Record>,
     /// By tenant and request id: the request's fingerprint, and the job that it made.
     requests: BTreeMap<(String, String), ([u8; 32], JobId)>,
+    /// The newest ticket and its time, whether its job is kept or not.
+    last: Option<(JobId, Timestamp)>,
     /// For each set of kinds the tenant that was served last.
     served: BTreeMap<Arc<[String]>, String>,
 }
@@ -63,6 +65,9 @@ impl Store for MemoryStore {
                 updates.into_iter().for_each(|update| kept.keep_live(update));
                 Outcome::KeepLive
             }
+            Operation::Retry(retry) => Outcome::Retry(kept.retry(&retry, self.queue_max, now)),
+            Operation::Delete(id) => Outcome::Delete(kept.delete(id).map(Box::new)),
+            Operation::Prune { limit } => Outcome::Prune(kept.prune(limit, now)),
         };
         Ok(batch.into_iter().map(carry_out).collect())
     }
@@ -72,18 +77,46 @@ impl Store for MemoryStore {
         Ok(ids.iter().map(|id| kept.jobs.get(id).map(|record| record.snapshot(parts))).collect())
     }
 
-    fn list(
-        &self,
-        tenant: &str,
-        before: Option<JobId>,
-        limit: usize,
-        parts: Parts,
-    ) -> Result<Vec<Snapshot>, Error> {
+    fn list(&self, tenant: &str, filter: &Filter, page: Page, parts: Parts) -> Result<Listed, Error> {
         let kept = self.kept.lock();
-        let newest_first = kept.jobs.iter().rev();
-        let older = newest_first.filter(|(id, _)| before.is_none_or(|before| **id < before));
-        let theirs = older.filter(|(_, record)| record.job.tenant == tenant);
-        Ok(theirs.take(limit).map(|(_, record)| record.snapshot(parts)).collect())
+        let newest_first = kept.jobs.values().rev();
+        let older =
+            newest_first.filter(|record| page.before.is_none_or(|before| record.job.id.ordinal() < before));
+        let snapshots = older.map(|record| record.snapshot(parts));
+        let mut matching =
+            snapshots.filter(|snapshot| snapshot.job.tenant == tenant && filter.matches(snapshot)).peekable();
+        let mut listed = Listed::default();
+        let mut bytes = 0;
+        while let Some(snapshot) = matching.next_if(|snapshot| {
+            bytes += size(snapshot);
+            listed.jobs.is_empty() || listed.jobs.len() < page.jobs && bytes <= page.bytes
+        }) {
+            listed.jobs.push(snapshot);
+        }
+        listed.next = matching.peek().map(|next| next.job.id.ordinal() + 1);
+        Ok(listed)
+    }
+
+    fn count(&self, tenant: &str, kinds: &[String], limit: usize) -> Result<Vec<Count>, Error> {
+        let kept = self.kept.lock();
+        let mut counts: BTreeMap<(String, usize), Count> = BTreeMap::new();
+        let theirs = kept.jobs.values().map(|record| &record.job).filter(|job| job.tenant == tenant);
+        for job in theirs.filter(|job| kinds.is_empty() || kinds.contains(&job.kind)) {
+            let place = (job.kind.clone(), job.state as usize);
+            let count = Count { kind: job.kind.clone(), state: job.state, jobs: 0 };
+            counts.entry(place).or_insert(count).jobs += 1;
+        }
+        Ok(counts.into_values().take(limit).collect())
+    }
+
+    fn queue(&self, tenant: &str, kind: &str, limit: usize) -> Result<Vec<Rank>, Error> {
+        let kept = self.kept.lock();
+        let jobs = kept.jobs.values().map(|record| &record.job);
+        let theirs = jobs.filter(|job| job.tenant == tenant && job.kind == kind);
+        let mut ranks: Vec<Rank> = theirs.filter(|job| job.place() == Place::Ready).map(Rank::of).collect();
+        ranks.sort_unstable();
+        ranks.truncate(limit);
+        Ok(ranks)
     }
 
     fn events(&self, wanted: &[(JobId, Sequence)], limit: EventLimit) -> Result<Vec<Vec<Event>>, Error> {
@@ -124,7 +157,7 @@ impl Kept {
                 continue;
             };
             let key = (spec.tenant.clone(), request.id.clone());
-            let kept = self.requests.get(&key).map(|(fingerprint, _)| *fingerprint);
+            let kept = self.remembered(&key, now).map(|(fingerprint, _)| fingerprint);
             match kept.or_else(|| within.get(&key).copied()) {
                 Some(fingerprint) if fingerprint == request.fingerprint => {}
                 Some(_) => return Err(Rejection::RequestIdReused { index }),
@@ -134,20 +167,76 @@ impl Kept {
                 }
             }
         }
-        let waiting = self.jobs.values().filter(|record| record.job.state.is_waiting()).count() as u64;
-        if new > 0 && waiting + new > queue_max {
-            return Err(Rejection::QueueFull { limit: queue_max });
-        }
+        self.check_room(new, queue_max)?;
         Ok(submissions.iter().map(|submission| self.admit(submission, now)).collect())
+    }
+
+    fn check_room(&self, new: u64, queue_max: u64) -> Result<(), Rejection> {
+        let waiting = self.jobs.values().filter(|record| record.job.state.is_waiting()).count() as u64;
+        match new > 0 && waiting + new > queue_max {
+            true => Err(Rejection::QueueFull { limit: queue_max }),
+            false => Ok(()),
+        }
+    }
+
+    /// What a request id stands for still.
+    fn remembered(&self, key: &(String, String), now: Timestamp) -> Option<([u8; 32], JobId)> {
+        let request = self.requests.get(key).copied();
+        request.filter(|(_, id)| is_remembered(id.ordinal(), self.jobs.contains_key(id), now))
+    }
+
+    fn retry(&mut self, retry: &Retry, queue_max: u64, now: Timestamp) -> Result<Submitted, Rejection> {
+        if let Some(request) = &retry.request {
+            match self.remembered(&(retry.tenant.clone(), request.id.clone()), now) {
+                Some((fingerprint, id)) if fingerprint == request.fingerprint => {
+                    return Ok(Submitted::Repeated(id));
+                }
+                Some(_) => return Err(Rejection::RequestIdReused { index: 0 }),
+                None => {}
+            }
+        }
+        let record = self.jobs.get(&retry.job).filter(|record| record.job.tenant == retry.tenant);
+        let record = record.ok_or(Rejection::NotFound)?;
+        if !record.job.state.is_final() {
+            return Err(Rejection::Active);
+        }
+        let spec = Arc::new(Spec::again(&record.snapshot(Parts::FULL), retry.request.clone()));
+        self.check_room(1, queue_max)?;
+        Ok(self.admit(&Submission { spec, chance: retry.chance }, now))
+    }
+
+    fn delete(&mut self, id: JobId) -> Result<Forgotten, Rejection> {
+        let record = self.jobs.get(&id).ok_or(Rejection::NotFound)?;
+        if !record.job.state.is_final() {
+            return Err(Rejection::Active);
+        }
+        let forgotten = Forgotten { job: record.job.clone(), labels: record.spec.labels.clone() };
+        self.jobs.remove(&id);
+        Ok(forgotten)
+    }
+
+    fn prune(&mut self, limit: usize, now: Timestamp) -> Pruned {
+        let purge = |record: &Record| Some((record.job.purge_time()?, record.job.id));
+        let mut over: Vec<_> =
+            self.jobs.values().filter_map(purge).filter(|(time, _)| *time <= now).collect();
+        over.sort_unstable();
+        let forgotten: Vec<Forgotten> =
+            over.into_iter().take(limit).filter_map(|(_, id)| self.delete(id).ok()).collect();
+        let next_due = match forgotten.len() < limit {
+            true => self.jobs.values().filter_map(purge).map(|(time, _)| time).min(),
+            false => Some(now),
+        };
+        Pruned { forgotten, next_due }
     }
 
     fn admit(&mut self, submission: &Submission, now: Timestamp) -> Submitted {
         let spec = &submission.spec;
         let key = spec.request.as_ref().map(|request| (spec.tenant.clone(), request.id.clone()));
-        if let Some((_, id)) = key.as_ref().and_then(|key| self.requests.get(key)) {
-            return Submitted::Repeated(*id);
+        if let Some((_, id)) = key.as_ref().and_then(|key| self.remembered(key, now)) {
+            return Submitted::Repeated(id);
         }
         let (id, create_time) = self.next_ticket(submission.chance, now);
+        self.last = Some((id, create_time));
         let job = Job::new(id, spec, create_time);
         if let (Some(key), Some(request)) = (key, &spec.request) {
             self.requests.insert(key, (request.fingerprint, id));
@@ -166,10 +255,10 @@ impl Kept {
 
     /// An id and a time of creation behind all others.
     fn next_ticket(&self, chance: u64, now: Timestamp) -> (JobId, Timestamp) {
-        let Some((last, record)) = self.jobs.last_key_value() else {
+        let Some((last, last_time)) = self.last else {
             return (JobId::new(now, 0, chance), now);
         };
-        let create_time = now.max(record.job.create_time);
+        let create_time = now.max(last_time);
         let id = JobId::new(create_time, 0, chance);
         if id.ordinal() > last.ordinal() {
             return (id, create_time);
@@ -290,6 +379,7 @@ impl Record {
             input: parts.payloads.then(|| self.spec.input.clone()),
             result: self.result.clone().filter(|_| parts.payloads),
             live: self.live(),
+            queue_position: None,
         }
     }
 
@@ -297,7 +387,7 @@ impl Record {
         let mut bytes = 0;
         let later = self.events.iter().filter(|event| event.sequence > after).take(limit.events);
         let page = later.enumerate().take_while(|(index, event)| {
-            bytes += size(event);
+            bytes += event_size(event);
             *index == 0 || bytes <= limit.bytes
         });
         page.map(|(_, event)| event.clone()).collect()
@@ -315,7 +405,7 @@ fn key(job: &Job) -> Option<(&str, &str)> {
 }
 
 /// About how many bytes it takes.
-fn size(event: &Event) -> usize {
+fn event_size(event: &Event) -> usize {
     let result = match &event.body {
         Body::StateChanged(change) => change.result.as_ref().map_or(0, Bytes::len),
         _ => 0,

@@ -11,9 +11,14 @@ mod sqlite;
 pub use memory::MemoryStore;
 pub use sqlite::{Settings, SqliteStore};
 
-use crate::job::{Command, Event, Job, JobId, Keeper, LeaseToken, Live, Refusal, Sequence, Snapshot, Spec};
-use crate::job::{Timestamp, Transition};
+use crate::job::{
+    Command, Event, Filter, Job, JobId, Keeper, LeaseToken, Live, Refusal, RequestKey, Sequence, Snapshot,
+    Spec, State, Timestamp, Transition,
+};
+use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Keeps jobs.
 ///
@@ -34,14 +39,19 @@ pub trait Store: Send + Sync + 'static {
     /// Returns the jobs with these ids, in their order; none for one that is not kept.
     fn get(&self, ids: &[JobId], parts: Parts) -> Result<Vec<Option<Snapshot>>, Error>;
 
-    /// Returns up to `limit` jobs of a tenant, newest first, from the one accepted just before `before` on.
-    fn list(
-        &self,
-        tenant: &str,
-        before: Option<JobId>,
-        limit: usize,
-        parts: Parts,
-    ) -> Result<Vec<Snapshot>, Error>;
+    /// Returns a page of a tenant's jobs that match a filter, newest first.
+    ///
+    /// It sees one moment of the store. What it costs depends on the page, not on how many jobs there are: a search that
+    /// finds little ends early, and the page says where to go on.
+    fn list(&self, tenant: &str, filter: &Filter, page: Page, parts: Parts) -> Result<Listed, Error>;
+
+    /// Counts a tenant's jobs by kind and state, up to `limit` counts of these kinds or of all, in the order of kinds.
+    ///
+    /// What it costs does not depend on how many jobs there are.
+    fn count(&self, tenant: &str, kinds: &[String], limit: usize) -> Result<Vec<Count>, Error>;
+
+    /// Returns the first `limit` ready jobs of a kind, in the order in which they are to be claimed.
+    fn queue(&self, tenant: &str, kind: &str, limit: usize) -> Result<Vec<Rank>, Error>;
 
     /// Returns, for each job, its kept events after a sequence, oldest first, until `limit` is reached.
     ///
@@ -77,6 +87,28 @@ pub enum Operation {
     },
     /// Keeps the latest-wins part of running attempts. Those that are not current any more are passed over.
     KeepLive(Vec<LiveUpdate>),
+    /// Creates a job like one that has ended, or finds the one that the request id has already made.
+    Retry(Retry),
+    /// Forgets a job that has ended, with all that belongs to it but its request id.
+    Delete(JobId),
+    /// Forgets jobs whose time to be kept is over, and what is left of those that are forgotten already.
+    Prune {
+        /// About how many jobs; one with a long history counts as many.
+        limit: usize,
+    },
+}
+
+/// A wish to do again what one job has done.
+#[derive(Clone, Debug)]
+pub struct Retry {
+    /// The job that has ended.
+    pub job: JobId,
+    /// Whose it is.
+    pub tenant: String,
+    /// The client's name for the request.
+    pub request: Option<RequestKey>,
+    /// For the new id.
+    pub chance: u64,
 }
 
 /// A job to be created.
@@ -125,6 +157,30 @@ pub enum Outcome {
     Sweep(Swept),
     /// It is kept.
     KeepLive,
+    /// The job that the retry made, or made before.
+    Retry(Result<Submitted, Rejection>),
+    /// What was forgotten.
+    Delete(Result<Box<Forgotten>, Rejection>),
+    /// What was forgotten.
+    Prune(Pruned),
+}
+
+/// A job that is no more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forgotten {
+    /// The job as it was.
+    pub job: Job,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What a [`Operation::Prune`] did.
+#[derive(Clone, Debug, Default)]
+pub struct Pruned {
+    /// The jobs that are no more.
+    pub forgotten: Vec<Forgotten>,
+    /// When there is more to forget: now, where the limit was reached.
+    pub next_due: Option<Timestamp>,
 }
 
 /// What came of a submission.
@@ -165,6 +221,9 @@ pub enum Rejection {
     /// The job does not allow it.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The job has not ended.
+    #[error("the job has not ended")]
+    Active,
     /// A request id was used for another request.
     #[error("the request id was used for a different request")]
     RequestIdReused {
@@ -194,6 +253,72 @@ impl Parts {
     pub const BASIC: Self = Self { payloads: false };
     /// Everything.
     pub const FULL: Self = Self { payloads: true };
+}
+
+/// Which page of a list to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Only jobs with a smaller [ordinal](JobId::ordinal) than this one.
+    pub before: Option<i64>,
+    /// At most so many jobs.
+    pub jobs: usize,
+    /// At most about so many bytes of inputs, results, labels and progress; at least one job comes, however large.
+    pub bytes: usize,
+}
+
+/// A page of a list.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Listed {
+    /// The jobs.
+    pub jobs: Vec<Snapshot>,
+    /// Where the next page goes on, as its [`Page::before`]; none after the last.
+    pub next: Option<i64>,
+}
+
+/// How many jobs of a kind are in a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// The kind.
+    pub kind: String,
+    /// The state.
+    pub state: State,
+    /// How many; never 0.
+    pub jobs: u64,
+}
+
+/// A ready job's rank among those of its kind and tenant: the smallest is claimed first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    /// The job's priority, negated.
+    pub urgency: i64,
+    /// The job's ordinal.
+    pub ordinal: i64,
+}
+
+impl Rank {
+    /// The rank that a job has or would have.
+    pub fn of(job: &Job) -> Self {
+        Self { urgency: -i64::from(job.options.priority), ordinal: job.id.ordinal() }
+    }
+}
+
+/// How long a request id is remembered at least, also where its job is forgotten.
+pub const REQUEST_IDS_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// Whether a request id stands for its job still.
+fn is_remembered(ordinal: i64, is_kept: bool, now: Timestamp) -> bool {
+    is_kept || JobId::time_of(ordinal).after(REQUEST_IDS_KEPT) > now
+}
+
+/// About how many bytes of a job its client gets beside what all jobs have.
+fn size(snapshot: &Snapshot) -> usize {
+    let payload = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    let labels: usize = snapshot.labels.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let metrics: usize = snapshot.live.metrics.keys().map(|name| name.len() + size_of::<f64>()).sum();
+    let failure = snapshot.job.failure.as_ref();
+    let failure =
+        failure.map_or(0, |failure| failure.message.len() + failure.details.as_ref().map_or(0, Bytes::len));
+    payload(&snapshot.input) + payload(&snapshot.result) + labels + metrics + failure
 }
 
 /// How much of a history to read, for each job; at least one event comes, however large.

@@ -1,7 +1,7 @@
 //! How a job and what happens to it are shown.
 
 use super::json;
-use crate::engine::{Message, SharedBody, SharedEvent};
+use crate::engine::{Count, JobsMessage, Message, SharedBody, SharedEvent};
 use crate::job::{
     Body, Event, Failure, Job, JobId, LogLevel, Metrics, Options, Progress, Snapshot, State, StateChange,
     Timestamp,
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// A job as a client sees it. Input and result are there if the snapshot has them.
 pub fn job(snapshot: &Snapshot) -> proto::Job {
-    let Snapshot { job, labels, request_id, retry_of, input, result, live } = snapshot;
+    let Snapshot { job, labels, request_id, retry_of, input, result, live, queue_position } = snapshot;
     proto::Job {
         id: job.id.to_string(),
         kind: job.kind.clone(),
@@ -29,7 +29,7 @@ pub fn job(snapshot: &Snapshot) -> proto::Job {
         failure: job.failure.as_ref().map(failure),
         metrics: live.metrics.clone(),
         worker_id: worker_id(job),
-        queue_position: 0,
+        queue_position: queue_position.unwrap_or(0) as i32,
         counted_attempts: job.counted_attempts as i32,
         create_time: Some(timestamp(job.create_time)),
         start_time: job.start_time.map(timestamp),
@@ -42,6 +42,29 @@ pub fn job(snapshot: &Snapshot) -> proto::Job {
         attempt_start_time: job.attempt_start_time.map(timestamp),
         sequence: job.sequence() as i64,
         retry_of: retry_of.map(|id| id.to_string()).unwrap_or_default(),
+    }
+}
+
+/// What somebody who watches many jobs is told.
+pub fn watched_jobs(message: &JobsMessage) -> proto::WatchJobsResponse {
+    use proto::watch_jobs_response::{Event, Synced};
+    let event = match message {
+        JobsMessage::Job(snapshot) => Event::Job(job(snapshot)),
+        JobsMessage::Departed(snapshot) => Event::Departed(job(snapshot)),
+        JobsMessage::Forgotten(id) => Event::ForgottenJobId(id.to_string()),
+        JobsMessage::Synced => Event::Synced(Synced {}),
+        JobsMessage::Keepalive => Event::Keepalive(proto::Keepalive {}),
+    };
+    proto::WatchJobsResponse { event: Some(event) }
+}
+
+/// How many jobs of a kind are in a state.
+pub fn count(count: &Count) -> proto::JobCount {
+    let Count { kind, state, jobs } = count;
+    proto::JobCount {
+        kind: kind.clone(),
+        state: self::state(*state).into(),
+        jobs: i64::try_from(*jobs).unwrap_or(i64::MAX),
     }
 }
 
@@ -120,6 +143,10 @@ fn shared_body(body: &SharedBody) -> job_event::Event {
             message: line.message.clone(),
         }),
         SharedBody::Progress(progress) => job_event::Event::Progress(self::progress(progress)),
+        SharedBody::Queue { position, expected_start } => job_event::Event::QueueUpdate(proto::QueueUpdate {
+            position: *position as i32,
+            expected_start_time: expected_start.map(timestamp),
+        }),
         SharedBody::Metrics(values) => job_event::Event::Metrics(proto::Metrics { values: values.clone() }),
     }
 }

@@ -3,7 +3,7 @@
 use super::json;
 use crate::engine::Parts;
 use crate::job::limits::*;
-use crate::job::{JobId, Sequence, Spec, Terms, Timestamp, Violation, Wish};
+use crate::job::{JobId, RequestKey, Sequence, Spec, Terms, Timestamp, Violation, Wish, check_request_id};
 use crate::proto;
 use bytes::Bytes;
 use prost::Message;
@@ -19,6 +19,9 @@ const TIMESTAMP_SECONDS_MAX: i64 = 253_402_300_799;
 /// The first one, in the year 1.
 const TIMESTAMP_SECONDS_MIN: i64 = -62_135_596_800;
 const PAGE_SIZE_MAX: usize = 1_000;
+const BATCH_MAX: usize = 1_000;
+/// How much that is wrong one answer tells of.
+const VIOLATIONS_MAX: usize = 100;
 
 /// The job that a request wishes for.
 pub fn spec(mut request: proto::StartJobRequest, tenant: &str, terms: &Terms) -> Result<Spec, Violations> {
@@ -75,6 +78,54 @@ pub fn spec(mut request: proto::StartJobRequest, tenant: &str, terms: &Terms) ->
             Err(violations)
         }
     }
+}
+
+/// The jobs that a batch wishes for; what is wrong is named with its place in the batch.
+pub fn batch(
+    requests: Vec<proto::StartJobRequest>,
+    tenant: &str,
+    terms: impl Fn(&str) -> Terms,
+) -> Result<Vec<Spec>, Violations> {
+    let count = requests.len();
+    if count > BATCH_MAX {
+        let text = format!("there are {count} requests; the limit is {BATCH_MAX}");
+        return Err(vec![Violation::new("requests", text)]);
+    }
+    let mut specs = Vec::with_capacity(count);
+    let mut violations = Violations::new();
+    for (index, request) in requests.into_iter().enumerate() {
+        let terms = terms(&request.kind);
+        match spec(request, tenant, &terms) {
+            Ok(spec) => specs.push(spec),
+            Err(others) => violations.extend(
+                others
+                    .into_iter()
+                    .map(|violation| Violation { field: in_batch(index, &violation.field), ..violation }),
+            ),
+        }
+        if violations.len() >= VIOLATIONS_MAX {
+            break;
+        }
+    }
+    if violations.is_empty() { Ok(specs) } else { Err(violations) }
+}
+
+/// The path of a field of one request of a batch.
+pub fn in_batch(index: usize, field: &str) -> String {
+    format!("requests[{index}].{field}")
+}
+
+/// The client's name for a retry, and what tells it from another request.
+pub fn retry_key(request: proto::RetryJobRequest) -> Result<Option<RequestKey>, Violations> {
+    let proto::RetryJobRequest { job_id, request_id } = request;
+    if request_id.is_empty() {
+        return Ok(None);
+    }
+    check_request_id(&request_id)?;
+    let message = proto::RetryJobRequest { job_id, request_id: String::new() };
+    // No StartJobRequest has this encoding, since its first field would be no kind.
+    let fingerprint = Sha256::digest(message.encode_to_vec()).into();
+    Ok(Some(RequestKey { id: request_id, fingerprint }))
 }
 
 /// How many bytes of a request have to be read as JSON.
@@ -144,14 +195,14 @@ pub fn page_size(size: i32, default: usize) -> Result<usize, Violations> {
     }
 }
 
-/// Where a page goes on: behind the last job of the page before.
-pub fn page_token(token: &str) -> Result<Option<JobId>, Violations> {
-    match token.is_empty() {
-        true => Ok(None),
-        false => match token.parse() {
-            Ok(id) => Ok(Some(id)),
-            Err(_) => Err(vec![Violation::new("page_token", "it is not the next_page_token of a page")]),
-        },
+/// How many jobs a watch begins with.
+pub fn initial_jobs(count: i32) -> Result<usize, Violations> {
+    match usize::try_from(count) {
+        Ok(count) if count <= PAGE_SIZE_MAX => Ok(count),
+        _ => {
+            let text = format!("initial_jobs is {count}; it must be from 0 to {PAGE_SIZE_MAX}");
+            Err(vec![Violation::new("initial_jobs", text)])
+        }
     }
 }
 
@@ -207,7 +258,7 @@ fn checked_duration(duration: prost_types::Duration, field: &str) -> Result<Dura
     }
 }
 
-fn checked_timestamp(time: prost_types::Timestamp, field: &str) -> Result<Timestamp, Violation> {
+pub(super) fn checked_timestamp(time: prost_types::Timestamp, field: &str) -> Result<Timestamp, Violation> {
     let prost_types::Timestamp { seconds, nanos } = time;
     match (TIMESTAMP_SECONDS_MIN..=TIMESTAMP_SECONDS_MAX).contains(&seconds)
         && (0..1_000_000_000).contains(&nanos)
@@ -294,7 +345,6 @@ mod tests {
         assert_eq!(page_size(0, 50), Ok(50));
         assert_eq!(page_size(5_000, 50), Ok(1_000));
         assert!(page_size(-1, 50).is_err());
-        assert!(page_token("nonsense").is_err());
         assert!(sequence(-1, "after_sequence").is_err());
         assert!(job_id("").is_err());
         assert!(parts(7, Parts::BASIC).is_err());

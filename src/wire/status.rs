@@ -15,14 +15,23 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// What a client is told of an error.
 pub fn status(error: &Error) -> Status {
+    status_in(error, |_, field| field.to_owned())
+}
+
+/// What a client is told of an error of a batch: what is wrong is named with its place in the batch.
+pub fn status_in_batch(error: &Error) -> Status {
+    status_in(error, super::request::in_batch)
+}
+
+fn status_in(error: &Error, path: impl Fn(usize, &str) -> String) -> Status {
     let (code, reason) = code_and_reason(error);
     let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata(error));
     if matches!(code, Code::Unavailable | Code::ResourceExhausted) {
         details.set_retry_info(Some(RETRY_DELAY));
     }
     match error {
-        Error::RequestIdReused => {
-            details.add_bad_request_violation("request_id", error.to_string());
+        Error::RequestIdReused { index } => {
+            details.add_bad_request_violation(path(*index, "request_id"), error.to_string());
         }
         Error::AheadOfJob { .. } => {
             details.add_bad_request_violation("after_sequence", error.to_string());
@@ -44,12 +53,6 @@ pub fn invalid(violations: Vec<Violation>) -> Status {
         violations.into_iter().map(|violation| FieldViolation::new(violation.field, violation.description));
     details.set_bad_request(fields.collect::<Vec<_>>());
     Status::with_error_details(Code::InvalidArgument, message, details)
-}
-
-/// What a client is told that asks for something which does not exist yet.
-pub fn unimplemented(message: &str) -> Status {
-    let details = ErrorDetails::with_error_info("NOT_IMPLEMENTED", DOMAIN, HashMap::new());
-    Status::with_error_details(Code::Unimplemented, message, details)
 }
 
 /// The stable reason of an error that says no more than its code.
@@ -78,7 +81,8 @@ pub fn reason(code: Code) -> &'static str {
 fn code_and_reason(error: &Error) -> (Code, &'static str) {
     match error {
         Error::NotFound => (Code::NotFound, "JOB_NOT_FOUND"),
-        Error::RequestIdReused => (Code::InvalidArgument, "REQUEST_ID_REUSED"),
+        Error::Active => (Code::FailedPrecondition, "JOB_ACTIVE"),
+        Error::RequestIdReused { .. } => (Code::InvalidArgument, "REQUEST_ID_REUSED"),
         Error::QueueFull { .. } => (Code::ResourceExhausted, "QUEUE_FULL"),
         Error::AheadOfJob { .. } => (Code::OutOfRange, "AHEAD_OF_JOB"),
         Error::Unavailable(_) => (Code::Unavailable, "UNAVAILABLE"),
@@ -109,7 +113,8 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         }
         Error::Refused(Refusal::OutputLimit { limit }) => &[("limit", *limit)],
         Error::NotFound
-        | Error::RequestIdReused
+        | Error::Active
+        | Error::RequestIdReused { .. }
         | Error::Unavailable(_)
         | Error::Unknown(_)
         | Error::Damaged(_)
@@ -138,7 +143,8 @@ mod tests {
         ];
         let mut all = vec![
             Error::NotFound,
-            Error::RequestIdReused,
+            Error::Active,
+            Error::RequestIdReused { index: 0 },
             Error::QueueFull { limit: 7 },
             Error::AheadOfJob { after: 9, sequence: 7 },
             Error::Unavailable("closed".to_owned()),

@@ -103,14 +103,16 @@ impl Store for HostileStore {
         self.kept.get(ids, parts)
     }
 
-    fn list(
-        &self,
-        tenant: &str,
-        before: Option<JobId>,
-        limit: usize,
-        parts: Parts,
-    ) -> Result<Vec<Snapshot>, Error> {
-        self.kept.list(tenant, before, limit, parts)
+    fn list(&self, tenant: &str, filter: &Filter, page: Page, parts: Parts) -> Result<Listed, Error> {
+        self.kept.list(tenant, filter, page, parts)
+    }
+
+    fn count(&self, tenant: &str, kinds: &[String], limit: usize) -> Result<Vec<Count>, Error> {
+        self.kept.count(tenant, kinds, limit)
+    }
+
+    fn queue(&self, tenant: &str, kind: &str, limit: usize) -> Result<Vec<Rank>, Error> {
+        self.kept.queue(tenant, kind, limit)
     }
 
     fn events(&self, wanted: &[(JobId, Sequence)], limit: EventLimit) -> Result<Vec<Vec<Event>>, Error> {

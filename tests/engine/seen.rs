@@ -36,7 +36,7 @@ pub fn kept(seen: &[Arc<SharedEvent>]) -> Vec<Event> {
             time: event.time,
             body: body.clone(),
         }),
-        SharedBody::Progress(_) | SharedBody::Metrics(_) => None,
+        SharedBody::Progress(_) | SharedBody::Metrics(_) | SharedBody::Queue { .. } => None,
     };
     seen.iter().filter_map(kept).collect()
 }
@@ -45,7 +45,7 @@ pub fn kept(seen: &[Arc<SharedEvent>]) -> Vec<Event> {
 pub fn fractions(seen: &[Arc<SharedEvent>]) -> Vec<(u32, f64)> {
     let fraction = |event: &Arc<SharedEvent>| match &event.body {
         SharedBody::Progress(progress) => progress.fraction.map(|fraction| (event.attempt, fraction)),
-        SharedBody::Kept(_) | SharedBody::Metrics(_) => None,
+        SharedBody::Kept(_) | SharedBody::Metrics(_) | SharedBody::Queue { .. } => None,
     };
     seen.iter().filter_map(fraction).collect()
 }

@@ -10,5 +10,4 @@ mod list_jobs;
 mod output;
 mod shutdown;
 mod start_job;
-mod unimplemented;
 mod watch_job;

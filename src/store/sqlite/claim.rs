@@ -1,11 +1,11 @@
 //! Which ready jobs a worker gets.
 //!
-//! The queue is the index `ready`: what a claim costs does not depend on how many jobs are in it.
+//! The queue is a part of the index `shelf`: what a claim costs does not depend on how many jobs are in it.
 
 use super::rows::{self, ReadError};
 use super::writer::Writer;
 use crate::job::{Command, Timestamp};
-use crate::store::{Claim, Claimed, Parts};
+use crate::store::{Claim, Claimed, Parts, Rank};
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// How many tenants one claim looks at; the next one goes on behind them.
@@ -13,29 +13,20 @@ const TENANTS_MAX: usize = 64;
 /// How many sets of kinds are remembered with the tenant that they served last.
 const SERVED_MAX: usize = 1_000;
 
-/// A ready job's place in its queue: the smallest goes first.
-type Head = (i64, i64);
-
 /// Leases what `claim` asks for.
 pub fn claim(writer: &mut Writer, claim: Claim, now: Timestamp) -> Result<Vec<Claimed>, ReadError> {
     let mut claimed = Vec::new();
     let chosen = choose(writer, &claim)?;
     for (ordinal, secret) in chosen.into_iter().zip(claim.secrets) {
-        let sql = rows::snapshot_sql(Parts::FULL, "WHERE j.ordinal = ?1");
-        let snapshot = writer
-            .connection
-            .prepare_cached(&sql)?
-            .query_row([ordinal], |row| Ok(rows::read_snapshot(row)))
-            .optional()?;
-        let mut snapshot = match snapshot {
-            Some(Ok(snapshot)) => snapshot,
-            Some(Err(ReadError::Damaged(error))) => {
+        let mut snapshot = match rows::load_snapshot(&writer.connection, ordinal, Parts::FULL) {
+            Ok(Some(snapshot)) => snapshot,
+            Ok(None) => continue,
+            Err(ReadError::Damaged(error)) => {
                 tracing::error!(%error, "a ready job cannot be read and is set aside");
                 rows::set_aside(&writer.connection, ordinal)?;
                 continue;
             }
-            Some(Err(error)) => return Err(error),
-            None => continue,
+            Err(error) => return Err(error),
         };
         let command = Command::Lease {
             worker: claim.worker.clone(),
@@ -71,7 +62,7 @@ fn choose(writer: &mut Writer, claim: &Claim) -> Result<Vec<i64>, ReadError> {
             if chosen.len() == wanted {
                 break;
             }
-            if let Some((_, ordinal)) = queue.next() {
+            if let Some(Rank { ordinal, .. }) = queue.next() {
                 chosen.push(ordinal);
                 served = Some(tenant);
             }
@@ -92,7 +83,7 @@ fn choose(writer: &mut Writer, claim: &Claim) -> Result<Vec<i64>, ReadError> {
 /// The tenants that have a ready job of these kinds, in turn, beginning behind `last`.
 fn tenants_after(connection: &Connection, kinds: &[String], last: &str) -> Result<Vec<String>, ReadError> {
     let mut statement = connection.prepare_cached(
-        "SELECT tenant FROM jobs INDEXED BY ready WHERE place = 1 AND kind = ?1 AND tenant > ?2
+        "SELECT tenant FROM jobs INDEXED BY shelf WHERE place = 1 AND kind = ?1 AND tenant > ?2
          ORDER BY tenant LIMIT 1",
     )?;
     let mut next = |after: &str| -> Result<Option<String>, ReadError> {
@@ -132,20 +123,29 @@ fn heads(
     kinds: &[String],
     tenant: &str,
     limit: usize,
-) -> Result<Vec<Head>, ReadError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT rank, ordinal FROM jobs INDEXED BY ready WHERE place = 1 AND kind = ?1 AND tenant = ?2
-         ORDER BY rank, ordinal LIMIT ?3",
-    )?;
+) -> Result<Vec<Rank>, ReadError> {
     let mut heads = Vec::new();
     for kind in kinds {
-        let found =
-            statement.query_map(params![kind, tenant, limit as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        for head in found {
-            heads.push(head?);
-        }
+        heads.extend(queue(connection, tenant, kind, limit)?);
     }
     heads.sort_unstable();
     heads.truncate(limit);
     Ok(heads)
+}
+
+/// The first ready jobs of a tenant and kind, best first.
+pub fn queue(
+    connection: &Connection,
+    tenant: &str,
+    kind: &str,
+    limit: usize,
+) -> Result<Vec<Rank>, ReadError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT rank, ordinal FROM jobs INDEXED BY shelf WHERE place = 1 AND kind = ?1 AND tenant = ?2
+         ORDER BY rank, ordinal LIMIT ?3",
+    )?;
+    let rows = statement.query_map(params![kind, tenant, limit as i64], |row| {
+        Ok(Rank { urgency: row.get(0)?, ordinal: row.get(1)? })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }

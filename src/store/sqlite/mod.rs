@@ -2,6 +2,9 @@
 
 mod checkpoint;
 mod claim;
+mod counters;
+mod forget;
+mod list;
 mod reader;
 mod requests;
 mod rows;
@@ -9,8 +12,8 @@ mod schema;
 mod sweep;
 mod writer;
 
-use super::{Error, EventLimit, OpenError, Operation, Outcome, Parts, Store};
-use crate::job::{Event, Job, JobId, Keeper, Sequence, Snapshot, Timestamp};
+use super::{Count, Error, EventLimit, Listed, OpenError, Operation, Outcome, Page, Parts, Rank, Store};
+use crate::job::{Event, Filter, Job, JobId, Keeper, Sequence, Snapshot, Timestamp};
 use checkpoint::Checkpointer;
 use parking_lot::Mutex;
 use reader::Readers;
@@ -99,14 +102,16 @@ impl Store for SqliteStore {
         self.readers.get(ids, parts)
     }
 
-    fn list(
-        &self,
-        tenant: &str,
-        before: Option<JobId>,
-        limit: usize,
-        parts: Parts,
-    ) -> Result<Vec<Snapshot>, Error> {
-        self.readers.list(tenant, before, limit, parts)
+    fn list(&self, tenant: &str, filter: &Filter, page: Page, parts: Parts) -> Result<Listed, Error> {
+        self.readers.list(tenant, filter, page, parts)
+    }
+
+    fn count(&self, tenant: &str, kinds: &[String], limit: usize) -> Result<Vec<Count>, Error> {
+        self.readers.count(tenant, kinds, limit)
+    }
+
+    fn queue(&self, tenant: &str, kind: &str, limit: usize) -> Result<Vec<Rank>, Error> {
+        self.readers.queue(tenant, kind, limit)
     }
 
     fn events(&self, wanted: &[(JobId, Sequence)], limit: EventLimit) -> Result<Vec<Vec<Event>>, Error> {

@@ -2,11 +2,12 @@
 
 use super::rows::{self, ReadError};
 use super::schema::Folder;
-use crate::job::{Body, Event, Job, JobId, Keeper, Sequence, Snapshot, State};
+use super::{claim, list};
+use crate::job::{Body, Event, Filter, Job, JobId, Keeper, Sequence, Snapshot, State};
 use crate::store::record::{self, Position};
-use crate::store::{Error, EventLimit, Parts};
+use crate::store::{Count, Error, EventLimit, Listed, Page, Parts, Rank};
 use parking_lot::{Mutex, MutexGuard};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -44,37 +45,27 @@ impl Readers {
     /// As [`Store::get`](crate::store::Store::get).
     pub fn get(&self, ids: &[JobId], parts: Parts) -> Result<Vec<Option<Snapshot>>, Error> {
         let connection = self.connection();
-        let mut statement = prepare_snapshot(&connection, parts, "WHERE j.ordinal = ?1")?;
         let mut found = Vec::with_capacity(ids.len());
         for id in ids {
-            let snapshot = statement
-                .query_row([id.ordinal()], |row| Ok(rows::read_snapshot(row)))
-                .optional()
-                .map_err(ReadError::from)?
-                .transpose()?;
+            let snapshot = rows::load_snapshot(&connection, id.ordinal(), parts)?;
             found.push(snapshot.filter(|snapshot| snapshot.job.id == *id));
         }
         Ok(found)
     }
 
     /// As [`Store::list`](crate::store::Store::list).
-    pub fn list(
-        &self,
-        tenant: &str,
-        before: Option<JobId>,
-        limit: usize,
-        parts: Parts,
-    ) -> Result<Vec<Snapshot>, Error> {
-        let connection = self.connection();
-        let rest = "WHERE j.ordinal < ?1 AND j.tenant = ?2 ORDER BY j.ordinal DESC LIMIT ?3";
-        let mut statement = prepare_snapshot(&connection, parts, rest)?;
-        let before = before.map_or(i64::MAX, JobId::ordinal);
-        let mut rows = statement.query(params![before, tenant, limit as i64]).map_err(ReadError::from)?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next().map_err(ReadError::from)? {
-            found.push(rows::read_snapshot(row)?);
-        }
-        Ok(found)
+    pub fn list(&self, tenant: &str, filter: &Filter, page: Page, parts: Parts) -> Result<Listed, Error> {
+        Ok(list::list(&mut *self.connection(), tenant, filter, page, parts)?)
+    }
+
+    /// As [`Store::count`](crate::store::Store::count).
+    pub fn count(&self, tenant: &str, kinds: &[String], limit: usize) -> Result<Vec<Count>, Error> {
+        Ok(list::count(&self.connection(), tenant, kinds, limit)?)
+    }
+
+    /// As [`Store::queue`](crate::store::Store::queue).
+    pub fn queue(&self, tenant: &str, kind: &str, limit: usize) -> Result<Vec<Rank>, Error> {
+        Ok(claim::queue(&self.connection(), tenant, kind, limit)?)
     }
 
     /// As [`Store::events`](crate::store::Store::events).
@@ -90,36 +81,27 @@ impl Readers {
     /// As [`Store::held`](crate::store::Store::held).
     pub fn held(&self, keeper: Keeper, after: Option<JobId>, limit: usize) -> Result<Vec<Job>, Error> {
         let connection = self.connection();
-        let sql = format!(
-            "SELECT {} {} WHERE j.place = 4 AND j.ordinal > ?1 ORDER BY j.ordinal",
-            rows::JOB,
-            rows::FROM_JOBS.replace("jobs j", "jobs j INDEXED BY held")
-        );
-        let mut statement = connection.prepare_cached(&sql).map_err(ReadError::from)?;
-        let after = after.map_or(i64::MIN, JobId::ordinal);
-        let mut rows = statement.query([after]).map_err(ReadError::from)?;
+        let mut after = after.map_or(i64::MIN, JobId::ordinal);
         let mut held = Vec::new();
         // Whose a lease is stands in the record; those of others must not shorten the page.
-        while held.len() < limit
-            && let Some(row) = rows.next().map_err(ReadError::from)?
-        {
-            match rows::read_job(row) {
-                Ok(job) if job.lease.as_ref().is_some_and(|lease| lease.keeper == keeper) => held.push(job),
-                Ok(_) => {}
-                Err(ReadError::Damaged(error)) => tracing::error!(%error, "a held job cannot be read"),
-                Err(error) => return Err(error.into()),
+        while held.len() < limit {
+            let ordinals = list::held_after(&connection, after, limit).map_err(ReadError::from)?;
+            let Some(last) = ordinals.last() else { break };
+            after = *last;
+            for ordinal in ordinals {
+                match rows::load(&connection, ordinal) {
+                    Ok(Some(job)) if job.lease.as_ref().is_some_and(|lease| lease.keeper == keeper) => {
+                        held.push(job);
+                    }
+                    Ok(_) => {}
+                    Err(ReadError::Damaged(error)) => tracing::error!(%error, "a held job cannot be read"),
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
+        held.truncate(limit);
         Ok(held)
     }
-}
-
-fn prepare_snapshot<'c>(
-    connection: &'c Connection,
-    parts: Parts,
-    rest: &str,
-) -> Result<rusqlite::CachedStatement<'c>, ReadError> {
-    Ok(connection.prepare_cached(&rows::snapshot_sql(parts, rest))?)
 }
 
 fn history(

@@ -4,12 +4,12 @@
 //! kept in memory until there are many, which then go into the index in sorted portions, many to a page: a
 //! log-structured merge of two levels. Memory and the time to open are bounded by [`RECENT_MAX`].
 
-use super::rows::ReadError;
-use crate::job::{JobId, RequestKey};
+use super::rows::{self, ReadError};
+use crate::job::{JobId, RequestKey, Timestamp};
+use crate::store::is_remembered;
 use crate::store::record::{self, Position};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 
 /// How many requests may be in memory alone: about 4 MB.
@@ -60,21 +60,22 @@ impl Requests {
             let ordinal: i64 = row.get(0)?;
             let record = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
             match decode(ordinal, record) {
-                Ok(request) => requests.remember(hash(&request.tenant, &request.id), ordinal),
+                Ok(request) => requests.remember(rows::hash(&[&request.tenant, &request.id]), ordinal),
                 Err(error) => tracing::error!(%error, "a request id is lost"),
             }
         }
         Ok(requests)
     }
 
-    /// What `key` stands for, if it was used before.
+    /// What `key` stands for, if it was used before and is remembered still.
     pub fn find(
         &self,
         connection: &Connection,
         tenant: &str,
         key: &RequestKey,
+        now: Timestamp,
     ) -> Result<Option<Known>, ReadError> {
-        let hash = hash(tenant, &key.id);
+        let hash = rows::hash(&[tenant, &key.id]);
         let recent = self.recent.get(&hash).into_iter().flatten().copied();
         let mut statement = connection.prepare_cached("SELECT ordinal FROM request_index WHERE hash = ?1")?;
         let indexed: Vec<i64> =
@@ -87,6 +88,10 @@ impl Requests {
             let Some(record) = record else { continue };
             let request = decode(ordinal, &record)?;
             if request.tenant == tenant && request.id == key.id {
+                // Most are young, and need no look at their jobs.
+                if !is_remembered(ordinal, false, now) && !is_kept(connection, ordinal)? {
+                    continue;
+                }
                 let same = request.fingerprint == key.fingerprint;
                 return Ok(Some(if same { Known::Same(request.job) } else { Known::Other }));
             }
@@ -109,7 +114,29 @@ impl Requests {
         connection
             .prepare_cached("INSERT INTO requests (ordinal, record) VALUES (?1, ?2)")?
             .execute(params![ordinal, record])?;
-        self.remember(hash(tenant, &key.id), ordinal);
+        self.remember(rows::hash(&[tenant, &key.id]), ordinal);
+        Ok(())
+    }
+
+    /// Deletes what made the job with this ordinal, if it was named.
+    pub fn delete(&mut self, connection: &Connection, ordinal: i64) -> Result<(), ReadError> {
+        let record: Option<Vec<u8>> = connection
+            .prepare_cached("SELECT record FROM requests WHERE ordinal = ?1")?
+            .query_row([ordinal], |row| row.get(0))
+            .optional()?;
+        let Some(record) = record else { return Ok(()) };
+        connection.prepare_cached("DELETE FROM requests WHERE ordinal = ?1")?.execute([ordinal])?;
+        match decode(ordinal, &record) {
+            Ok(request) => {
+                let hash = rows::hash(&[&request.tenant, &request.id]);
+                self.forget(hash, ordinal);
+                connection
+                    .prepare_cached("DELETE FROM request_index WHERE hash = ?1 AND ordinal = ?2")?
+                    .execute([hash, ordinal])?;
+            }
+            // Its entry in the index leads nowhere, which does no harm.
+            Err(error) => tracing::error!(%error, "a request id is lost"),
+        }
         Ok(())
     }
 
@@ -129,8 +156,10 @@ impl Requests {
             .prepare_cached("INSERT OR IGNORE INTO request_index (hash, ordinal) VALUES (?1, ?2)")?;
         for _ in 0..PORTION {
             let Some((hash, ordinal)) = self.merging.pop() else { break };
-            insert.execute([hash, ordinal])?;
-            self.forget(hash, ordinal);
+            // It may have been deleted meanwhile.
+            if self.forget(hash, ordinal) {
+                insert.execute([hash, ordinal])?;
+            }
         }
         // Not before the whole round is in: after a crash it is read again from its beginning.
         if self.merging.is_empty() {
@@ -146,27 +175,23 @@ impl Requests {
         self.count += 1;
     }
 
-    fn forget(&mut self, hash: i64, ordinal: i64) {
-        if let Some(ordinals) = self.recent.get_mut(&hash) {
-            ordinals.retain(|other| *other != ordinal);
-            if ordinals.is_empty() {
-                self.recent.remove(&hash);
-            }
-            self.count -= 1;
+    /// Whether it was there.
+    fn forget(&mut self, hash: i64, ordinal: i64) -> bool {
+        let Some(ordinals) = self.recent.get_mut(&hash) else { return false };
+        let Some(place) = ordinals.iter().position(|other| *other == ordinal) else { return false };
+        ordinals.swap_remove(place);
+        if ordinals.is_empty() {
+            self.recent.remove(&hash);
         }
+        self.count -= 1;
+        true
     }
+}
+
+fn is_kept(connection: &Connection, ordinal: i64) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM jobs WHERE ordinal = ?1")?.exists([ordinal])
 }
 
 fn decode(ordinal: i64, record: &[u8]) -> Result<Request, crate::store::Error> {
     record::decode(Position::of("request id", ordinal), &[], record)
-}
-
-/// A hash that stays the same for as long as stores exist.
-fn hash(tenant: &str, id: &str) -> i64 {
-    let mut hasher = Sha256::new();
-    hasher.update((tenant.len() as u64).to_le_bytes());
-    hasher.update(tenant);
-    hasher.update(id);
-    let digest = hasher.finalize();
-    i64::from_le_bytes(digest[..8].try_into().expect("a digest has 32 bytes"))
 }

@@ -2,35 +2,95 @@
 
 use crate::job::*;
 use crate::store::record::{self, Position};
-use crate::store::{Error, LiveUpdate, Parts};
+use crate::store::{Error, LiveUpdate, Parts, Rank};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// What is only carried along, beside the input.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Carried {
-    labels: BTreeMap<String, String>,
-    request_id: Option<String>,
+pub struct Carried {
+    /// The client's own tags.
+    pub labels: BTreeMap<String, String>,
+    /// The request that made it.
+    pub request_id: Option<String>,
     retry_of: Option<JobId>,
     /// Covers the input, which is a column of its own.
     input_crc: u32,
 }
 
-/// The numbers of the places, which the indexes are bound to.
-pub fn place_number(place: Place) -> i64 {
-    match place {
-        Place::Done => 0,
-        Place::Ready => 1,
-        Place::Waiting => 2,
-        Place::Blocked => 3,
-        Place::Held => 4,
+/// The numbers of the places, which the indexes are bound to. They are part of the stored form.
+pub mod place {
+    /// Pending, and a worker may have it.
+    pub const READY: i64 = 1;
+    /// Pending, and waits for a place of its concurrency key.
+    pub const BLOCKED: i64 = 2;
+    /// Pending, and a worker is about to have it.
+    pub const OFFERED: i64 = 3;
+    /// The states of the same names.
+    pub const SCHEDULED: i64 = 4;
+    pub const RETRYING: i64 = 5;
+    pub const RUNNING: i64 = 6;
+    pub const CANCELLING: i64 = 7;
+    pub const SUCCEEDED: i64 = 8;
+    pub const FAILED: i64 = 9;
+    pub const CANCELLED: i64 = 10;
+    pub const EXPIRED: i64 = 11;
+    /// Where a row lies that cannot be read: out of everybody's way.
+    pub const DAMAGED: i64 = 12;
+
+    /// Where jobs lie that a worker has or is about to have.
+    pub const HELD: [i64; 3] = [OFFERED, RUNNING, CANCELLING];
+}
+
+/// Where a job lies.
+pub fn place_of(job: &Job) -> i64 {
+    match (job.state, job.place()) {
+        (State::Pending, Place::Blocked) => place::BLOCKED,
+        (State::Pending, Place::Held) => place::OFFERED,
+        (State::Pending, Place::Ready | Place::Waiting | Place::Done) => place::READY,
+        (state, _) => places_of(state)[0],
     }
 }
 
-/// Where a row lies that cannot be read: out of everybody's way.
-const PLACE_OF_DAMAGED: i64 = 5;
+/// Where jobs in a state lie.
+pub fn places_of(state: State) -> &'static [i64] {
+    match state {
+        State::Pending => &[place::READY, place::BLOCKED, place::OFFERED],
+        State::Scheduled => &[place::SCHEDULED],
+        State::Retrying => &[place::RETRYING],
+        State::Running => &[place::RUNNING],
+        State::Cancelling => &[place::CANCELLING],
+        State::Succeeded => &[place::SUCCEEDED],
+        State::Failed => &[place::FAILED],
+        State::Cancelled => &[place::CANCELLED],
+        State::Expired => &[place::EXPIRED],
+    }
+}
+
+/// Whether the jobs of a place lie there by rank.
+pub fn is_ranked(place: i64) -> bool {
+    matches!(place, place::READY | place::BLOCKED)
+}
+
+fn rank_of(job: &Job, place: i64) -> i64 {
+    if is_ranked(place) { Rank::of(job).urgency } else { 0 }
+}
+
+/// A hash that stays the same for as long as stores exist.
+pub fn hash(parts: &[&str]) -> i64 {
+    let mut hasher = Sha256::new();
+    let (last, others) = parts.split_last().expect("there is something to hash");
+    for part in others {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.update(last);
+    let digest = hasher.finalize();
+    i64::from_le_bytes(digest[..8].try_into().expect("a digest has 32 bytes"))
+}
 
 fn columns(job: &Job) -> [&[u8]; 3] {
     [job.id.as_bytes(), job.tenant.as_bytes(), job.kind.as_bytes()]
@@ -39,6 +99,7 @@ fn columns(job: &Job) -> [&[u8]; 3] {
 /// Writes a new job.
 pub fn insert(connection: &Connection, job: &Job, spec: &Spec) -> rusqlite::Result<()> {
     let ordinal = job.id.ordinal();
+    let place = place_of(job);
     let concurrency = job.options.concurrency.as_ref();
     connection
         .prepare_cached(
@@ -51,8 +112,8 @@ pub fn insert(connection: &Connection, job: &Job, spec: &Spec) -> rusqlite::Resu
             job.tenant,
             job.kind,
             job.state.name(),
-            place_number(job.place()),
-            -i64::from(job.options.priority),
+            place,
+            rank_of(job, place),
             job.next_due().map(Timestamp::as_micros),
             concurrency.map(|concurrency| &concurrency.key),
             concurrency.map(|concurrency| concurrency.limit),
@@ -68,6 +129,11 @@ pub fn insert(connection: &Connection, job: &Job, spec: &Spec) -> rusqlite::Resu
     connection
         .prepare_cached("INSERT INTO specs (ordinal, record, input) VALUES (?1, ?2, ?3)")?
         .execute(params![ordinal, carried, spec.input.as_ref()])?;
+    for (key, value) in &spec.labels {
+        connection
+            .prepare_cached("INSERT OR IGNORE INTO labels (hash, ordinal) VALUES (?1, ?2)")?
+            .execute([hash(&[&job.tenant, key, value]), ordinal])?;
+    }
     Ok(())
 }
 
@@ -79,21 +145,26 @@ pub fn update(connection: &Connection, before: &Job, step: &Transition) -> rusql
         && job.lease == before.lease
         && job.granted == before.granted;
     let record = || record::encode(Position::of("job", ordinal), &columns(job), job);
-    let (state, place) = (job.state.name(), place_number(job.place()));
+    let (state, place) = (job.state.name(), place_of(job));
+    let rank = rank_of(job, place);
     if emitted_only {
         // The row says nothing about that.
-    } else if job.granted == before.granted && job.next_due() == before.next_due() {
-        // Two indexes less to look at, for most of all steps.
-        connection
-            .prepare_cached("UPDATE jobs SET state = ?2, place = ?3, record = ?4 WHERE ordinal = ?1")?
-            .execute(params![ordinal, state, place, record()])?;
-    } else {
-        let (due, granted) = (job.next_due().map(Timestamp::as_micros), job.granted.then_some(1));
+    } else if job.granted == before.granted && job.next_due() == before.next_due() && !job.state.is_final() {
+        // Three indexes less to look at, for most of all steps.
         connection
             .prepare_cached(
-                "UPDATE jobs SET state = ?2, place = ?3, due = ?4, granted = ?5, record = ?6 WHERE ordinal = ?1",
+                "UPDATE jobs SET state = ?2, place = ?3, rank = ?4, record = ?5 WHERE ordinal = ?1",
             )?
-            .execute(params![ordinal, state, place, due, granted, record()])?;
+            .execute(params![ordinal, state, place, rank, record()])?;
+    } else {
+        let (due, purge) = (job.next_due(), job.purge_time());
+        let (due, purge) = (due.map(Timestamp::as_micros), purge.map(Timestamp::as_micros));
+        connection
+            .prepare_cached(
+                "UPDATE jobs SET state = ?2, place = ?3, rank = ?4, due = ?5, purge = ?6, granted = ?7, record = ?8
+                 WHERE ordinal = ?1",
+            )?
+            .execute(params![ordinal, state, place, rank, due, purge, job.granted.then_some(1), record()])?;
     }
     if job.emitted != before.emitted {
         let record = record::encode(Position::of("emission", ordinal), &[], &job.emitted);
@@ -132,8 +203,8 @@ pub fn write_live(connection: &Connection, update: &LiveUpdate) -> rusqlite::Res
 /// Puts a row that cannot be read out of everybody's way; what is left of it stays for whoever repairs it.
 pub fn set_aside(connection: &Connection, ordinal: i64) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("UPDATE jobs SET place = ?2, due = NULL WHERE ordinal = ?1")?
-        .execute(params![ordinal, PLACE_OF_DAMAGED])?;
+        .prepare_cached("UPDATE jobs SET place = ?2, due = NULL, purge = NULL WHERE ordinal = ?1")?
+        .execute(params![ordinal, place::DAMAGED])?;
     Ok(())
 }
 
@@ -187,6 +258,35 @@ pub fn load(connection: &Connection, ordinal: i64) -> Result<Option<Job>, ReadEr
     rows.next()?.map(read_job).transpose()
 }
 
+/// What is carried along with a job: its labels, and the request that made it.
+pub fn load_carried(connection: &Connection, ordinal: i64) -> Result<Carried, ReadError> {
+    let record: Option<Vec<u8>> = connection
+        .prepare_cached("SELECT record FROM specs WHERE ordinal = ?1")?
+        .query_row([ordinal], |row| row.get(0))
+        .optional()?;
+    Ok(record::decode(Position::of("spec", ordinal), &[], &record.unwrap_or_default())?)
+}
+
+/// Deletes all of a job but its history and its request id.
+pub fn delete(connection: &Connection, job: &Job, labels: &BTreeMap<String, String>) -> rusqlite::Result<()> {
+    let ordinal = job.id.ordinal();
+    for (key, value) in labels {
+        connection
+            .prepare_cached("DELETE FROM labels WHERE hash = ?1 AND ordinal = ?2")?
+            .execute([hash(&[&job.tenant, key, value]), ordinal])?;
+    }
+    for sql in [
+        "DELETE FROM jobs WHERE ordinal = ?1",
+        "DELETE FROM specs WHERE ordinal = ?1",
+        "DELETE FROM emitted WHERE ordinal = ?1",
+        "DELETE FROM live WHERE ordinal = ?1",
+        "DELETE FROM results WHERE ordinal = ?1",
+    ] {
+        connection.prepare_cached(sql)?.execute([ordinal])?;
+    }
+    Ok(())
+}
+
 /// The latest-wins part of a job's current or last attempt.
 pub fn load_live(connection: &Connection, job: &Job) -> Result<Live, ReadError> {
     let ordinal = job.id.ordinal();
@@ -230,6 +330,17 @@ pub fn snapshot_sql(parts: Parts, rest: &str) -> String {
     )
 }
 
+/// The whole job with this number, if it is kept.
+pub fn load_snapshot(
+    connection: &Connection,
+    ordinal: i64,
+    parts: Parts,
+) -> Result<Option<Snapshot>, ReadError> {
+    let mut statement = connection.prepare_cached(&snapshot_sql(parts, "WHERE j.ordinal = ?1"))?;
+    let mut rows = statement.query([ordinal])?;
+    rows.next()?.map(read_snapshot).transpose()
+}
+
 /// A whole job from the columns of [`snapshot_sql`].
 pub fn read_snapshot(row: &Row<'_>) -> Result<Snapshot, ReadError> {
     let job = read_job(row)?;
@@ -253,5 +364,6 @@ pub fn read_snapshot(row: &Row<'_>) -> Result<Snapshot, ReadError> {
         input,
         result,
         live,
+        queue_position: None,
     })
 }

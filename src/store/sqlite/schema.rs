@@ -8,14 +8,17 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The version of the tables.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What every connection is set to. FULL: each commit is on the disk before it is answered.
 const PRAGMAS: &str = "PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF; PRAGMA busy_timeout=5000;
     PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16384;";
 
 /// A job is found by its ordinal, which its id contains; so no index of ids is needed, and a new job goes to the end of
-/// every table. Each index holds only the jobs that somebody looks for in it.
+/// every table.
+///
+/// `shelf` is the queue and what lists look into at once: `place` is finer than a job's state (the numbers are in `rows`), and
+/// `rank` orders those that wait for a worker; it is 0 for all others, which so lie in the order of creation.
 const TABLES: &str = "
     -- What decides over a job's life. `state` and `id` stand in columns for people.
     CREATE TABLE jobs (
@@ -27,15 +30,16 @@ const TABLES: &str = "
         place INTEGER NOT NULL,
         rank INTEGER NOT NULL,
         due INTEGER,
+        purge INTEGER,
         concurrency_key TEXT,
         concurrency_limit INTEGER,
         granted INTEGER,
         record BLOB NOT NULL
     );
-    CREATE INDEX ready ON jobs (kind, tenant, rank, ordinal) WHERE place = 1;
+    CREATE INDEX shelf ON jobs (place, kind, tenant, rank, ordinal);
     CREATE INDEX due ON jobs (due) WHERE due IS NOT NULL;
-    CREATE INDEX held ON jobs (ordinal) WHERE place = 4;
-    CREATE INDEX blocked ON jobs (tenant, concurrency_key, concurrency_limit, rank, ordinal) WHERE place = 3;
+    CREATE INDEX purge ON jobs (purge) WHERE purge IS NOT NULL;
+    CREATE INDEX blocked ON jobs (tenant, concurrency_key, concurrency_limit, rank, ordinal) WHERE place = 2;
     CREATE INDEX granted ON jobs (tenant, concurrency_key) WHERE granted = 1;
 
     -- What never changes and is only carried along.
@@ -57,7 +61,20 @@ const TABLES: &str = "
     CREATE TABLE requests (ordinal INTEGER PRIMARY KEY, record BLOB NOT NULL);
     CREATE TABLE request_index (hash INTEGER NOT NULL, ordinal INTEGER NOT NULL, PRIMARY KEY (hash, ordinal)) WITHOUT ROWID;
 
-    CREATE TABLE counters (state TEXT PRIMARY KEY, jobs INTEGER NOT NULL) WITHOUT ROWID;
+    -- Jobs that are forgotten, but whose history was too long for one step, or whose request id is remembered longer.
+    CREATE TABLE left_histories (ordinal INTEGER PRIMARY KEY);
+    CREATE TABLE left_requests (ordinal INTEGER PRIMARY KEY);
+
+    -- Which jobs have a label, by its hash.
+    CREATE TABLE labels (hash INTEGER NOT NULL, ordinal INTEGER NOT NULL, PRIMARY KEY (hash, ordinal)) WITHOUT ROWID;
+
+    CREATE TABLE counters (
+        tenant TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        state TEXT NOT NULL,
+        jobs INTEGER NOT NULL,
+        PRIMARY KEY (tenant, kind, state)
+    ) WITHOUT ROWID;
     CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 ";
 

@@ -92,11 +92,11 @@ fn first_blocked(writer: &Writer, tenant: &str, key: &str) -> Result<Option<i64>
         )?
         .query_row([tenant, key], |row| row.get(0))?;
     let mut next_limit = connection.prepare_cached(
-        "SELECT concurrency_limit FROM jobs INDEXED BY blocked WHERE place = 3 AND tenant = ?1
+        "SELECT concurrency_limit FROM jobs INDEXED BY blocked WHERE place = 2 AND tenant = ?1
          AND concurrency_key = ?2 AND concurrency_limit > ?3 ORDER BY concurrency_limit LIMIT 1",
     )?;
     let mut head = connection.prepare_cached(
-        "SELECT rank, ordinal FROM jobs INDEXED BY blocked WHERE place = 3 AND tenant = ?1
+        "SELECT rank, ordinal FROM jobs INDEXED BY blocked WHERE place = 2 AND tenant = ?1
          AND concurrency_key = ?2 AND concurrency_limit = ?3 ORDER BY rank, ordinal LIMIT 1",
     )?;
     let mut best: Option<(i64, i64)> = None;

@@ -3,14 +3,15 @@
 //! What it remembers follows from the tables. So after any error it is thrown away and opened anew, and nothing has to be
 //! undone in memory.
 
+use super::counters::Counters;
 use super::requests::{Known, Requests};
 use super::rows::{self, ReadError};
-use super::{claim, sweep};
+use super::{claim, forget, sweep};
 use crate::job::{
     Command, IDS_PER_MILLISECOND, Job, JobId, Keeper, Live, Place, State, Timestamp, Transition, transition,
 };
 use crate::store::*;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 use std::collections::{BTreeSet, HashMap};
 
 /// The writing side of a store.
@@ -19,24 +20,17 @@ pub struct Writer {
     pub(super) connection: Connection,
     pub(super) keeper: Keeper,
     queue_max: u64,
-    requests: Requests,
+    pub(super) requests: Requests,
     /// The last id that was given.
-    last_ordinal: i64,
-    last_create_time: Timestamp,
-    counters: Counters,
+    pub(super) last_ordinal: i64,
+    pub(super) last_create_time: Timestamp,
+    pub(super) counters: Counters,
     /// The jobs that a worker has, as their rows say: nearly all commands are for one of them.
     held: HashMap<JobId, Job>,
     /// For each set of kinds the tenant that was served last.
     pub(super) served: HashMap<String, String>,
     /// The concurrency keys that a sweep has to look at: some job of theirs came to wait, or left its place.
     pub(super) keys: BTreeSet<(String, String)>,
-}
-
-/// How many jobs are in each state.
-#[derive(Debug, Default)]
-struct Counters {
-    jobs: HashMap<&'static str, i64>,
-    changed: HashMap<&'static str, i64>,
 }
 
 impl Writer {
@@ -51,36 +45,19 @@ impl Writer {
                 Some("the log could not be moved into the database".into()),
             )),
         })?;
-        let last_ordinal: Option<i64> =
-            connection.query_row("SELECT max(ordinal) FROM jobs", [], |row| row.get(0))?;
-        let last_ordinal = last_ordinal.unwrap_or(0);
-        let last_create_time = match rows::load(&connection, last_ordinal) {
-            Ok(job) => job.map_or(Timestamp::default(), |job| job.create_time),
-            // Its id tells as much, to the millisecond.
-            Err(ReadError::Damaged(_)) => {
-                Timestamp::from_micros((last_ordinal / i64::from(IDS_PER_MILLISECOND) + 1) * 1000)
-            }
-            Err(error) => return Err(error),
-        };
-        let mut jobs = HashMap::new();
-        for state in State::ALL {
-            let count: Option<i64> = connection
-                .query_row("SELECT jobs FROM counters WHERE state = ?1", [state.name()], |row| row.get(0))
-                .optional()?;
-            jobs.insert(state.name(), count.unwrap_or(0));
-        }
+        let (last_ordinal, last_create_time) = last_ticket(&connection)?;
         let keys = connection
-            .prepare("SELECT DISTINCT tenant, concurrency_key FROM jobs WHERE place = 3")?
+            .prepare("SELECT DISTINCT tenant, concurrency_key FROM jobs WHERE place = 2")?
             .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<rusqlite::Result<_>>()?;
         Ok(Self {
             requests: Requests::open(&connection)?,
+            counters: Counters::open(&connection)?,
             connection,
             keeper,
             queue_max,
             last_ordinal,
             last_create_time,
-            counters: Counters { jobs, changed: HashMap::new() },
             held: HashMap::new(),
             served: HashMap::new(),
             keys,
@@ -99,7 +76,7 @@ impl Writer {
             outcomes.push(self.carry_out(operation, now).map_err(unavailable)?);
         }
         self.requests.merge(&self.connection).map_err(|e| unavailable(e.into()))?;
-        self.write_counters().map_err(|e| unavailable(e.into()))?;
+        self.counters.write(&self.connection).map_err(|e| unavailable(e.into()))?;
         self.connection.execute_batch("COMMIT").map_err(|error| Error::Unknown(error.to_string()))?;
         Ok(outcomes)
     }
@@ -116,6 +93,9 @@ impl Writer {
                 }
                 Outcome::KeepLive
             }
+            Operation::Retry(retry) => Outcome::Retry(self.retry(&retry, now)?),
+            Operation::Delete(id) => Outcome::Delete(forget::delete(self, id, now)?.map(Box::new)),
+            Operation::Prune { limit } => Outcome::Prune(forget::prune(self, limit, now)?),
         })
     }
 
@@ -136,7 +116,7 @@ impl Writer {
             if submissions[earlier].spec.request.as_ref() != Some(request) {
                 return Ok(Err(Rejection::RequestIdReused { index }));
             }
-            let found = match self.requests.find(&self.connection, &spec.tenant, request) {
+            let found = match self.requests.find(&self.connection, &spec.tenant, request, now) {
                 Err(ReadError::Damaged(error)) => return Ok(Err(Rejection::Damaged(error.to_string()))),
                 other => other?,
             };
@@ -148,8 +128,8 @@ impl Writer {
             });
         }
         let new = known.iter().filter(|known| known.is_none()).count() as u64;
-        if new > 0 && self.counters.waiting() + new > self.queue_max {
-            return Ok(Err(Rejection::QueueFull { limit: self.queue_max }));
+        if let Err(full) = self.check_room(new) {
+            return Ok(Err(full));
         }
         let mut submitted: Vec<Submitted> = Vec::with_capacity(submissions.len());
         for (Submission { spec, chance }, known) in submissions.iter().zip(known) {
@@ -164,6 +144,41 @@ impl Writer {
             submitted.push(next);
         }
         Ok(Ok(submitted))
+    }
+
+    fn check_room(&self, new: u64) -> Result<(), Rejection> {
+        match new > 0 && self.counters.waiting() + new > self.queue_max {
+            true => Err(Rejection::QueueFull { limit: self.queue_max }),
+            false => Ok(()),
+        }
+    }
+
+    fn retry(&mut self, retry: &Retry, now: Timestamp) -> Result<Result<Submitted, Rejection>, ReadError> {
+        // The request first: it may be a repeat of one whose job is forgotten by now.
+        let tenant = &retry.tenant;
+        if let Some(request) = &retry.request {
+            match self.requests.find(&self.connection, tenant, request, now) {
+                Ok(Some(Known::Same(job))) => return Ok(Ok(Submitted::Repeated(job))),
+                Ok(Some(Known::Other)) => return Ok(Err(Rejection::RequestIdReused { index: 0 })),
+                Ok(None) => {}
+                Err(ReadError::Damaged(error)) => return Ok(Err(Rejection::Damaged(error.to_string()))),
+                Err(error) => return Err(error),
+            }
+        }
+        let snapshot = match rows::load_snapshot(&self.connection, retry.job.ordinal(), Parts::FULL) {
+            Ok(Some(snapshot)) if snapshot.job.id == retry.job && snapshot.job.tenant == *tenant => snapshot,
+            Ok(_) => return Ok(Err(Rejection::NotFound)),
+            Err(ReadError::Damaged(error)) => return Ok(Err(Rejection::Damaged(error.to_string()))),
+            Err(error) => return Err(error),
+        };
+        if !snapshot.job.state.is_final() {
+            return Ok(Err(Rejection::Active));
+        }
+        if let Err(full) = self.check_room(1) {
+            return Ok(Err(full));
+        }
+        let spec = Spec::again(&snapshot, retry.request.clone());
+        Ok(Ok(Submitted::Created(Box::new(self.create(&spec, retry.chance, now)?))))
     }
 
     fn create(&mut self, spec: &Spec, chance: u64, now: Timestamp) -> Result<Job, ReadError> {
@@ -184,7 +199,7 @@ impl Writer {
         }
         self.last_ordinal = ordinal;
         self.last_create_time = job.create_time;
-        self.counters.add(job.state, 1);
+        self.counters.add(&job.tenant, &job.kind, job.state, 1);
         self.note_key(&job);
         Ok(job)
     }
@@ -211,7 +226,7 @@ impl Writer {
     }
 
     /// The job with this id; a damaged row concerns whoever asked for it, not the batch.
-    fn load(&self, id: JobId) -> Result<Option<Result<Job, Rejection>>, ReadError> {
+    pub(super) fn load(&self, id: JobId) -> Result<Option<Result<Job, Rejection>>, ReadError> {
         match rows::load(&self.connection, id.ordinal()) {
             Ok(job) => Ok(job.filter(|job| job.id == id).map(Ok)),
             Err(ReadError::Damaged(error)) => Ok(Some(Err(Rejection::Damaged(error.to_string())))),
@@ -232,8 +247,10 @@ impl Writer {
         };
         if step.job != *job {
             rows::update(&self.connection, job, &step)?;
-            self.counters.add(job.state, -1);
-            self.counters.add(step.job.state, 1);
+            if job.state != step.job.state {
+                self.counters.add(&job.tenant, &job.kind, job.state, -1);
+                self.counters.add(&job.tenant, &job.kind, step.job.state, 1);
+            }
             if job.granted && !step.job.granted || step.job.place() == Place::Blocked {
                 self.note_key(&step.job);
             }
@@ -273,17 +290,23 @@ impl Writer {
             other => other,
         }
     }
+}
 
-    fn write_counters(&mut self) -> rusqlite::Result<()> {
-        for (state, change) in self.counters.changed.drain().filter(|(_, change)| *change != 0) {
-            self.connection
-                .prepare_cached(
-                    "INSERT INTO counters (state, jobs) VALUES (?1, ?2)
-                     ON CONFLICT (state) DO UPDATE SET jobs = jobs + excluded.jobs",
-                )?
-                .execute((state, change))?;
+/// The last ordinal that was given, and when.
+fn last_ticket(connection: &Connection) -> Result<(i64, Timestamp), ReadError> {
+    let kept: Option<i64> = connection.query_row("SELECT max(ordinal) FROM jobs", [], |row| row.get(0))?;
+    let forgotten = forget::last_forgotten(connection)?;
+    match kept {
+        Some(kept) if forgotten.is_none_or(|(forgotten, _)| forgotten < kept) => {
+            let time = match rows::load(connection, kept) {
+                Ok(job) => job.map(|job| job.create_time),
+                Err(ReadError::Damaged(_)) => None,
+                Err(error) => return Err(error),
+            };
+            // Its id tells as much, to the millisecond.
+            Ok((kept, time.unwrap_or(JobId::time_of(kept + i64::from(IDS_PER_MILLISECOND)))))
         }
-        Ok(())
+        _ => Ok(forgotten.unwrap_or_default()),
     }
 }
 
@@ -291,16 +314,4 @@ impl Writer {
 enum Earlier {
     Kept(JobId),
     InBatch(usize),
-}
-
-impl Counters {
-    fn add(&mut self, state: State, change: i64) {
-        *self.jobs.entry(state.name()).or_default() += change;
-        *self.changed.entry(state.name()).or_default() += change;
-    }
-
-    fn waiting(&self) -> u64 {
-        let waiting = State::ALL.into_iter().filter(|state| state.is_waiting());
-        waiting.map(|state| self.jobs.get(state.name()).copied().unwrap_or(0)).sum::<i64>().max(0) as u64
-    }
 }
