@@ -8,15 +8,22 @@ use super::error::Error;
 use crate::clock::Clock;
 use crate::store::{Operation, Outcome, Store};
 use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// How many calls of clients may wait for a commit; more of them wait for their turn to wait.
+/// How many calls of clients may wait for a commit; more of them wait for their turn to wait. A call with much in it takes
+/// the place of several.
 const WAITING_MAX: usize = 4_096;
-/// How many operations one batch takes, so that the first of them does not wait for too many.
+/// How many bytes of inputs take a place: all that wait hold a quarter of a gigabyte at most.
+const BYTES_PER_PLACE: usize = 64 << 10;
+/// How many jobs take a place.
+const JOBS_PER_PLACE: usize = 16;
+/// How many operations one batch takes, so that the first of them does not wait for too many; a submission counts as many
+/// as it has jobs. Reports come first, so that however many jobs are started, those that run can end.
 const BATCH_MAX: usize = 1_024;
 /// How long a batch waits for company, at most, when there was company the last time.
 const COMPANY_WAIT: Duration = Duration::from_micros(150);
@@ -44,7 +51,8 @@ pub type Answer = oneshot::Receiver<Result<Outcome, Error>>;
 struct Request {
     operation: Operation,
     answer: oneshot::Sender<Result<Outcome, Error>>,
-    _place: Option<OwnedSemaphorePermit>,
+    /// A client's call has one; a report has none.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Committer {
@@ -67,7 +75,8 @@ impl Committer {
 
     /// Commits an operation of a client: waits for its turn, then for the commit.
     pub async fn commit(&self, operation: Operation) -> Result<Outcome, Error> {
-        let place = Arc::clone(&self.waiting).acquire_owned().await.map_err(|_| stopped())?;
+        let places = places(&operation).min(WAITING_MAX as u32);
+        let place = Arc::clone(&self.waiting).acquire_many_owned(places).await.map_err(|_| stopped())?;
         received(self.send(operation, Some(place))).await
     }
 
@@ -81,7 +90,7 @@ impl Committer {
         let (answer, receiver) = oneshot::channel();
         if let Some(requests) = &*self.requests.lock() {
             // A thread that is gone has dropped the answer, which tells as much.
-            let _ = requests.send(Request { operation, answer, _place: place });
+            let _ = requests.send(Request { operation, answer, place });
         }
         receiver
     }
@@ -109,13 +118,69 @@ fn stopped() -> Error {
     Error::Unavailable("the server is stopping".into())
 }
 
+/// How many places of those that may wait an operation takes.
+fn places(operation: &Operation) -> u32 {
+    let extra = match operation {
+        Operation::Submit(submissions) => {
+            let bytes: usize = submissions.iter().map(|submission| submission.spec.input.len()).sum();
+            bytes / BYTES_PER_PLACE + submissions.len() / JOBS_PER_PLACE
+        }
+        _ => 0,
+    };
+    u32::try_from(1 + extra).unwrap_or(u32::MAX)
+}
+
+/// How much of a batch an operation is.
+fn weight(operation: &Operation) -> usize {
+    match operation {
+        Operation::Submit(submissions) => submissions.len().max(1),
+        _ => 1,
+    }
+}
+
+/// What waits for a batch.
+#[derive(Default)]
+struct Waiting {
+    reports: VecDeque<Request>,
+    calls: VecDeque<Request>,
+}
+
+impl Waiting {
+    fn len(&self) -> usize {
+        self.reports.len() + self.calls.len()
+    }
+
+    fn push(&mut self, request: Request) {
+        match request.place {
+            Some(_) => self.calls.push_back(request),
+            None => self.reports.push_back(request),
+        }
+    }
+
+    /// Takes the next batch: reports, then calls until they are as much as a batch takes, one of them at least.
+    fn take(&mut self) -> Vec<Request> {
+        let mut batch: Vec<Request> = self.reports.drain(..self.reports.len().min(BATCH_MAX)).collect();
+        let mut taken = 0;
+        while let Some(call) = self.calls.pop_front() {
+            taken += weight(&call.operation);
+            if taken > BATCH_MAX && taken > weight(&call.operation) {
+                self.calls.push_front(call);
+                break;
+            }
+            batch.push(call);
+        }
+        batch
+    }
+}
+
 fn run(requests: &Receiver<Request>, store: &dyn Store, clock: &dyn Clock, publish: &impl Publish) {
+    let mut waiting = Waiting::default();
     let mut last_batch = 0;
-    while let Ok(first) = requests.recv() {
-        let batch = gather(requests, first, last_batch);
+    while gather(requests, &mut waiting, last_batch) {
+        let batch = waiting.take();
         last_batch = batch.len();
         let (operations, answers): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|request| (request.operation, (request.answer, request._place))).unzip();
+            batch.into_iter().map(|request| (request.operation, (request.answer, request.place))).unzip();
         match store.commit(operations, clock.now()) {
             Ok(outcomes) => {
                 for (outcome, (answer, _place)) in outcomes.into_iter().zip(answers) {
@@ -139,21 +204,84 @@ fn run(requests: &Receiver<Request>, store: &dyn Store, clock: &dyn Clock, publi
     }
 }
 
-/// All that waits, up to a limit. Where several came together the last time, most of them are about to come again: waiting
-/// a moment for as many costs less than a flush for each half.
-fn gather(requests: &Receiver<Request>, first: Request, last_batch: usize) -> Vec<Request> {
-    let mut batch = Vec::with_capacity(last_batch.max(1));
-    batch.push(first);
+/// Waits for something to do, and takes in all that has come; false where nothing comes any more. Where several came
+/// together the last time, most of them are about to come again: waiting a moment for as many costs less than a flush for
+/// each half.
+fn gather(requests: &Receiver<Request>, waiting: &mut Waiting, last_batch: usize) -> bool {
+    if waiting.len() == 0 {
+        match requests.recv() {
+            Ok(first) => waiting.push(first),
+            Err(_) => return false,
+        }
+    }
     let began = Instant::now();
-    while batch.len() < BATCH_MAX {
+    loop {
         match requests.try_recv() {
-            Ok(request) => batch.push(request),
-            Err(_) if batch.len() >= last_batch => break,
+            Ok(request) => waiting.push(request),
+            Err(_) if waiting.len() >= last_batch.min(BATCH_MAX) => return true,
             Err(_) => match requests.recv_timeout(COMPANY_WAIT.saturating_sub(began.elapsed())) {
-                Ok(request) => batch.push(request),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+                Ok(request) => waiting.push(request),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return true,
             },
         }
     }
-    batch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{DEFAULT_TENANT, JobId, Terms, Wish};
+    use crate::store::Submission;
+
+    fn request(operation: Operation, place: Option<OwnedSemaphorePermit>) -> Request {
+        Request { operation, answer: oneshot::channel().0, place }
+    }
+
+    /// A submission of so many jobs, from a client.
+    fn call(jobs: usize) -> Request {
+        let wish = Wish { kind: "work".into(), input: "{}".into(), ..Default::default() };
+        let spec = Arc::new(wish.into_spec(DEFAULT_TENANT, &Terms::default()).unwrap());
+        let submit = Operation::Submit(vec![Submission { spec, chance: 0 }; jobs]);
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        request(submit, Some(place))
+    }
+
+    fn report() -> Request {
+        request(Operation::Delete(JobId::default()), None)
+    }
+
+    fn weights(batch: &[Request]) -> Vec<usize> {
+        batch.iter().map(|request| weight(&request.operation)).collect()
+    }
+
+    #[test]
+    fn a_flood_of_starts_leaves_every_report_its_place_in_the_next_batch() {
+        let mut waiting = Waiting::default();
+        (0..10).for_each(|_| waiting.push(call(1_000)));
+        (0..5).for_each(|_| waiting.push(report()));
+
+        assert_eq!(weights(&waiting.take()), [1, 1, 1, 1, 1, 1_000]);
+        waiting.push(report());
+        assert_eq!(weights(&waiting.take()), [1, 1_000]);
+    }
+
+    #[test]
+    fn a_batch_takes_calls_in_their_order_up_to_its_weight() {
+        let mut waiting = Waiting::default();
+        [500, 500, 24, 1, 2_000, 7].into_iter().for_each(|jobs| waiting.push(call(jobs)));
+
+        let batches: Vec<_> = std::iter::from_fn(|| {
+            let batch = waiting.take();
+            (!batch.is_empty()).then(|| weights(&batch))
+        })
+        .collect();
+
+        assert_eq!(batches, [vec![500, 500, 24], vec![1], vec![2_000], vec![7]]);
+    }
+
+    #[test]
+    fn a_call_with_much_in_it_takes_more_places() {
+        assert_eq!(places(&call(1).operation), 1);
+        assert_eq!(places(&call(1_000).operation), 63);
+    }
 }

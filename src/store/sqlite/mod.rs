@@ -5,6 +5,7 @@ mod claim;
 mod counters;
 mod forget;
 mod list;
+mod migrate;
 mod reader;
 mod requests;
 mod rows;

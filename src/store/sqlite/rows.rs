@@ -129,12 +129,40 @@ pub fn insert(connection: &Connection, job: &Job, spec: &Spec) -> rusqlite::Resu
     connection
         .prepare_cached("INSERT INTO specs (ordinal, record, input) VALUES (?1, ?2, ?3)")?
         .execute(params![ordinal, carried, spec.input.as_ref()])?;
-    for (key, value) in &spec.labels {
+    insert_labels(connection, job, &spec.labels)
+}
+
+fn insert_labels(
+    connection: &Connection,
+    job: &Job,
+    labels: &BTreeMap<String, String>,
+) -> rusqlite::Result<()> {
+    for (key, value) in labels {
         connection
             .prepare_cached("INSERT OR IGNORE INTO labels (hash, ordinal) VALUES (?1, ?2)")?
-            .execute([hash(&[&job.tenant, key, value]), ordinal])?;
+            .execute([hash(&[&job.tenant, key, value]), job.id.ordinal()])?;
     }
     Ok(())
+}
+
+/// Writes all that follows from a job's record, for a store whose tables were different.
+pub fn place_anew(
+    connection: &Connection,
+    job: &Job,
+    labels: &BTreeMap<String, String>,
+) -> rusqlite::Result<()> {
+    let place = place_of(job);
+    let (due, purge) = (job.next_due(), job.purge_time());
+    connection
+        .prepare_cached("UPDATE jobs SET place = ?2, rank = ?3, due = ?4, purge = ?5 WHERE ordinal = ?1")?
+        .execute(params![
+            job.id.ordinal(),
+            place,
+            rank_of(job, place),
+            due.map(Timestamp::as_micros),
+            purge.map(Timestamp::as_micros),
+        ])?;
+    insert_labels(connection, job, labels)
 }
 
 /// Writes what a transition has made of a job.

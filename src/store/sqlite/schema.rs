@@ -1,5 +1,6 @@
 //! The tables, and how a new store comes into being: whole or not at all.
 
+use super::migrate;
 use crate::store::OpenError;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -107,9 +108,15 @@ impl Folder {
         }
         // Also for one that is there: whoever moved it to its place may have been killed before this.
         sync(path).map_err(|error| failed(&error))?;
-        let connection = folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| failed(&error))?;
+        let mut connection =
+            folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| failed(&error))?;
         match read_version(&connection).map_err(|error| failed(&error))? {
             VERSION => Ok(folder),
+            1 => {
+                migrate::from_version_1(&mut connection, TABLES).map_err(|error| failed(&error))?;
+                tracing::info!("the store was brought from version 1 to version {VERSION}");
+                Ok(folder)
+            }
             found => Err(OpenError::Version { found, known: VERSION }),
         }
     }
