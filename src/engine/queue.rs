@@ -23,7 +23,7 @@ pub struct Queues(Mutex<HashMap<String, HashMap<String, Queue>>>);
 
 #[derive(Debug, Default)]
 struct Queue {
-    read_time: Option<Timestamp>,
+    read_time: Timestamp,
     /// The first jobs, in order.
     ranks: Arc<[Rank]>,
     pace: Pace,
@@ -74,20 +74,22 @@ impl Queues {
     }
 
     fn ranks(&self, store: &dyn Store, job: &Job, now: Timestamp) -> Arc<[Rank]> {
-        let known = {
+        {
             let mut queues = self.0.lock();
-            let kinds = queues.entry(job.tenant.clone()).or_default();
-            if kinds.len() >= QUEUES_MAX && !kinds.contains_key(&job.kind) {
-                kinds.clear();
+            // Nearly always it is known, and nothing has to be allocated.
+            let known = queues.get_mut(&job.tenant).and_then(|kinds| kinds.get_mut(&job.kind));
+            match known {
+                Some(queue) if now.since(queue.read_time) < FRESH => return Arc::clone(&queue.ranks),
+                // Others go on with what is known meanwhile.
+                Some(queue) => queue.read_time = now,
+                None => {
+                    let kinds = queues.entry(job.tenant.clone()).or_default();
+                    if kinds.len() >= QUEUES_MAX {
+                        kinds.clear();
+                    }
+                    kinds.insert(job.kind.clone(), Queue { read_time: now, ..Default::default() });
+                }
             }
-            let queue = kinds.entry(job.kind.clone()).or_default();
-            let is_fresh = queue.read_time.is_some_and(|time| now.since(time) < FRESH);
-            // Others go on with what is known meanwhile.
-            queue.read_time = Some(if is_fresh { queue.read_time.unwrap_or(now) } else { now });
-            (is_fresh).then(|| Arc::clone(&queue.ranks))
-        };
-        if let Some(ranks) = known {
-            return ranks;
         }
         let ranks: Arc<[Rank]> = match store.queue(&job.tenant, &job.kind, POSITIONS_MAX) {
             Ok(ranks) => ranks.into(),

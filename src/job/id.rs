@@ -50,7 +50,7 @@ impl JobId {
 
     /// The smallest number that an id of this moment or later can have.
     pub fn first_ordinal(time: Timestamp) -> i64 {
-        let millis = time.as_micros().clamp(0, i64::MAX >> COUNTER_BITS).div_euclid(1000);
+        let millis = time.as_micros().div_euclid(1000).clamp(0, i64::MAX >> COUNTER_BITS);
         millis << COUNTER_BITS
     }
 
@@ -119,6 +119,9 @@ mod tests {
                 prop_assert_eq!(left.cmp(&right), expected);
             }
             prop_assert_eq!(JobId::counter(left.ordinal()), m);
+            let first = JobId::first_ordinal(Timestamp::from_micros(a));
+            prop_assert_eq!(left.ordinal() - first, i64::from(m));
+            prop_assert_eq!(JobId::time_of(left.ordinal()).as_micros(), a / 1000 * 1000);
         }
 
         #[test]

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use longhaul::job::*;
-use longhaul::store::Operation;
+use longhaul::store::{Operation, Page};
 use std::time::Duration;
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -38,6 +38,11 @@ pub fn keyed(key: &str, limit: u32) -> Spec {
 /// A job of kind `work` that is started at `time`.
 pub fn scheduled(time: Timestamp) -> Spec {
     tuned("work", |options| options.schedule_time = Some(time))
+}
+
+/// The first page of a list, of so many jobs.
+pub fn first(jobs: usize) -> Page {
+    Page { before: None, jobs, bytes: usize::MAX }
 }
 
 pub fn apply(id: JobId, command: Command) -> Operation {

@@ -5,7 +5,7 @@
 use super::rows::{self, ReadError};
 use super::writer::Writer;
 use crate::job::{Command, Timestamp};
-use crate::store::{Claim, Claimed, Parts, Rank};
+use crate::store::{Claim, Claimed, Rank};
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// How many tenants one claim looks at; the next one goes on behind them.
@@ -18,7 +18,7 @@ pub fn claim(writer: &mut Writer, claim: Claim, now: Timestamp) -> Result<Vec<Cl
     let mut claimed = Vec::new();
     let chosen = choose(writer, &claim)?;
     for (ordinal, secret) in chosen.into_iter().zip(claim.secrets) {
-        let mut snapshot = match rows::load_snapshot(&writer.connection, ordinal, Parts::FULL) {
+        let mut snapshot = match rows::load_assignment(&writer.connection, ordinal) {
             Ok(Some(snapshot)) => snapshot,
             Ok(None) => continue,
             Err(ReadError::Damaged(error)) => {
@@ -38,7 +38,6 @@ pub fn claim(writer: &mut Writer, claim: Claim, now: Timestamp) -> Result<Vec<Cl
         let Ok(step) = writer.step(&snapshot.job, command, now)? else { continue };
         let Some(token) = step.job.lease_token() else { continue };
         snapshot.job = step.job;
-        snapshot.live = Default::default();
         claimed.push(Claimed { snapshot, token, events: step.events });
     }
     Ok(claimed)

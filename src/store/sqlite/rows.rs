@@ -257,13 +257,8 @@ impl From<Error> for ReadError {
     }
 }
 
-/// The columns of a job, as [`read_job`] takes them.
-pub const JOB: &str = "j.id, j.tenant, j.kind, j.record, e.record";
-/// Where they come from.
-pub const FROM_JOBS: &str = "FROM jobs j LEFT JOIN emitted e ON e.ordinal = j.ordinal";
-
-/// A job from the columns [`JOB`].
-pub fn read_job(row: &Row<'_>) -> Result<Job, ReadError> {
+/// A job from the columns of [`load`].
+fn read_job(row: &Row<'_>) -> Result<Job, ReadError> {
     let id: [u8; 16] = row.get(0)?;
     let id = JobId::from_bytes(id);
     let (tenant, kind): (String, String) = (row.get(1)?, row.get(2)?);
@@ -345,18 +340,20 @@ fn decode_result(ordinal: i64, record: &[u8]) -> Result<Bytes, Error> {
     record::decode(Position::of("result", ordinal), &[], record)
 }
 
-/// The statement that reads whole jobs, up to its WHERE.
-pub fn snapshot_sql(parts: Parts, rest: &str) -> String {
-    let payloads = match parts.payloads {
-        true => "s.input, r.record",
-        false => "NULL, NULL",
-    };
-    let results = if parts.payloads { "LEFT JOIN results r ON r.ordinal = j.ordinal" } else { "" };
-    format!(
-        "SELECT {JOB}, s.record, l.record, {payloads} {FROM_JOBS}
-         LEFT JOIN specs s ON s.ordinal = j.ordinal LEFT JOIN live l ON l.ordinal = j.ordinal {results} {rest}"
-    )
-}
+/// Reads whole jobs, without their inputs and results.
+const BASIC: &str = "SELECT j.id, j.tenant, j.kind, j.record, e.record, s.record, l.record, NULL, NULL
+    FROM jobs j LEFT JOIN emitted e ON e.ordinal = j.ordinal LEFT JOIN specs s ON s.ordinal = j.ordinal
+    LEFT JOIN live l ON l.ordinal = j.ordinal WHERE j.ordinal = ?1";
+
+/// Reads whole jobs.
+const FULL: &str = "SELECT j.id, j.tenant, j.kind, j.record, e.record, s.record, l.record, s.input, r.record
+    FROM jobs j LEFT JOIN emitted e ON e.ordinal = j.ordinal LEFT JOIN specs s ON s.ordinal = j.ordinal
+    LEFT JOIN live l ON l.ordinal = j.ordinal LEFT JOIN results r ON r.ordinal = j.ordinal WHERE j.ordinal = ?1";
+
+/// Reads what a worker needs to begin: there is no result, and what an earlier attempt reported is over.
+const ASSIGNMENT: &str = "SELECT j.id, j.tenant, j.kind, j.record, e.record, s.record, NULL, s.input, NULL
+    FROM jobs j LEFT JOIN emitted e ON e.ordinal = j.ordinal LEFT JOIN specs s ON s.ordinal = j.ordinal
+    WHERE j.ordinal = ?1";
 
 /// The whole job with this number, if it is kept.
 pub fn load_snapshot(
@@ -364,13 +361,22 @@ pub fn load_snapshot(
     ordinal: i64,
     parts: Parts,
 ) -> Result<Option<Snapshot>, ReadError> {
-    let mut statement = connection.prepare_cached(&snapshot_sql(parts, "WHERE j.ordinal = ?1"))?;
+    query_snapshot(connection, if parts.payloads { FULL } else { BASIC }, ordinal)
+}
+
+/// A ready job with all that its worker needs.
+pub fn load_assignment(connection: &Connection, ordinal: i64) -> Result<Option<Snapshot>, ReadError> {
+    query_snapshot(connection, ASSIGNMENT, ordinal)
+}
+
+fn query_snapshot(connection: &Connection, sql: &str, ordinal: i64) -> Result<Option<Snapshot>, ReadError> {
+    let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([ordinal])?;
     rows.next()?.map(read_snapshot).transpose()
 }
 
-/// A whole job from the columns of [`snapshot_sql`].
-pub fn read_snapshot(row: &Row<'_>) -> Result<Snapshot, ReadError> {
+/// A whole job from the columns of these.
+fn read_snapshot(row: &Row<'_>) -> Result<Snapshot, ReadError> {
     let job = read_job(row)?;
     let ordinal = job.id.ordinal();
     let blob = |index| -> Result<Option<&[u8]>, ReadError> {

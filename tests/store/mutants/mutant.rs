@@ -156,6 +156,9 @@ impl Mutant {
                 }
                 self.carry_out(Operation::KeepLive(updates), now)
             }
+            operation @ (Operation::Retry(_) | Operation::Delete(_) | Operation::Prune { .. }) => {
+                self.carry_out(operation, now)
+            }
         }
     }
 
@@ -279,25 +282,27 @@ impl Store for Mutant {
         self.lock(&self.store).get(ids, parts)
     }
 
-    fn list(
-        &self,
-        tenant: &str,
-        before: Option<JobId>,
-        limit: usize,
-        parts: Parts,
-    ) -> Result<Vec<Snapshot>, Error> {
+    fn list(&self, tenant: &str, filter: &Filter, page: Page, parts: Parts) -> Result<Listed, Error> {
         self.lists.fetch_add(1, Ordering::AcqRel);
         let store = self.lock(&self.store);
-        let mut jobs = store.list(tenant, before, limit, parts)?;
+        let mut listed = store.list(tenant, filter, page, parts)?;
         match self.flaw {
-            Flaw::OldestFirst => jobs.reverse(),
+            Flaw::OldestFirst => listed.jobs.reverse(),
             Flaw::AnyTenant => {
-                jobs.extend(store.list("other", before, limit, parts)?);
-                jobs.truncate(limit);
+                listed.jobs.extend(store.list("other", filter, page, parts)?.jobs);
+                listed.jobs.truncate(page.jobs);
             }
             _ => {}
         }
-        Ok(jobs)
+        Ok(listed)
+    }
+
+    fn count(&self, tenant: &str, kinds: &[String], limit: usize) -> Result<Vec<Count>, Error> {
+        self.lock(&self.store).count(tenant, kinds, limit)
+    }
+
+    fn queue(&self, tenant: &str, kind: &str, limit: usize) -> Result<Vec<Rank>, Error> {
+        self.lock(&self.store).queue(tenant, kind, limit)
     }
 
     fn events(&self, wanted: &[(JobId, Sequence)], limit: EventLimit) -> Result<Vec<Vec<Event>>, Error> {

@@ -77,7 +77,8 @@ fn commit_unheard(bench: &Bench, batch: &[Operation]) {
 
 /// Every job, with all that can be read of it.
 fn everything(bench: &Bench) -> Vec<(Snapshot, Vec<Event>)> {
-    let listed = bench.store().list(DEFAULT_TENANT, None, 1000, Parts::BASIC).unwrap();
+    let listed =
+        bench.store().list(DEFAULT_TENANT, &Filter::default(), first(1000), Parts::BASIC).unwrap().jobs;
     listed.into_iter().map(|snapshot| bench.all_of(snapshot.job.id)).collect()
 }
 
@@ -105,6 +106,12 @@ fn assert_repeatable(bench: &mut Bench, batch: Vec<Operation>) {
                 Outcome::Claim(claimed) => assert!(claimed.is_empty()),
                 Outcome::Sweep(swept) => assert_eq!(swept.transitions, []),
                 Outcome::KeepLive => {}
+                Outcome::Retry(outcome) => {
+                    let submitted = outcome.expect("a repeat is answered");
+                    assert!(matches!(submitted, Submitted::Repeated(_)), "{submitted:?}");
+                }
+                Outcome::Delete(outcome) => assert_eq!(outcome, Err(Rejection::NotFound)),
+                Outcome::Prune(pruned) => assert_eq!(pruned.forgotten, []),
             }
         }
     }

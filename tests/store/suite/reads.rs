@@ -5,9 +5,9 @@ use crate::builders::*;
 use longhaul::job::*;
 use longhaul::store::*;
 
-fn listed(bench: &Bench, tenant: &str, before: Option<JobId>, limit: usize) -> Vec<JobId> {
-    let page = bench.store().list(tenant, before, limit, Parts::BASIC).unwrap();
-    page.into_iter().map(|snapshot| snapshot.job.id).collect()
+fn listed(bench: &Bench, tenant: &str, page: Page) -> (Vec<JobId>, Option<i64>) {
+    let listed = bench.store().list(tenant, &Filter::default(), page, Parts::BASIC).unwrap();
+    (listed.jobs.into_iter().map(|snapshot| snapshot.job.id).collect(), listed.next)
 }
 
 pub fn jobs_are_read_in_the_order_asked_for(bench: &mut Bench) {
@@ -34,20 +34,22 @@ pub fn a_list_pages_through_a_tenants_jobs_newest_first(bench: &mut Bench) {
 
     for limit in 1..=10 {
         let mut read: Vec<JobId> = Vec::new();
-        while read.len() <= theirs.len() {
-            let page = listed(bench, "theirs", read.last().copied(), limit);
-            if page.is_empty() {
+        let mut page = first(limit);
+        loop {
+            let (jobs, next) = listed(bench, "theirs", page);
+            assert!(jobs.len() <= limit);
+            read.extend(jobs);
+            page.before = next;
+            if next.is_none() {
                 break;
             }
-            assert!(page.len() <= limit);
-            read.extend(page);
             // What comes in meanwhile is newer than all that is still to come.
             bench.start(of_tenant("other", spec("work")));
         }
         assert_eq!(read, theirs, "{limit} a page");
     }
-    assert!(listed(bench, "nobody", None, 10).is_empty());
-    assert!(listed(bench, "", None, 10).is_empty());
+    assert_eq!(listed(bench, "nobody", first(10)), (vec![], None));
+    assert_eq!(listed(bench, "", first(10)), (vec![], None));
 }
 
 pub fn a_list_shows_what_a_look_up_shows(bench: &mut Bench) {
@@ -57,7 +59,7 @@ pub fn a_list_shows_what_a_look_up_shows(bench: &mut Bench) {
     bench.start(spec("other"));
 
     for parts in [Parts::BASIC, Parts::FULL] {
-        let listed = bench.store().list(DEFAULT_TENANT, None, 9, parts).unwrap();
+        let listed = bench.store().list(DEFAULT_TENANT, &Filter::default(), first(9), parts).unwrap().jobs;
         let ids: Vec<JobId> = listed.iter().map(|snapshot| snapshot.job.id).collect();
         let found = bench.store().get(&ids, parts).unwrap();
         assert_eq!(listed, found.into_iter().flatten().collect::<Vec<_>>());
@@ -137,7 +139,8 @@ pub fn a_reader_sees_a_whole_batch_or_nothing_of_it(bench: &mut Bench) {
     let batches: Vec<Vec<Operation>> =
         (0..ROUNDS).map(|_| (0..4).map(|_| bench.submission([spec("work")])).collect()).collect();
     let (store, now) = (bench.share(), bench.now);
-    let count = || store.list(DEFAULT_TENANT, None, 1000, Parts::BASIC).unwrap().len();
+    let all = Filter::default();
+    let count = || store.list(DEFAULT_TENANT, &all, first(1000), Parts::BASIC).unwrap().jobs.len();
 
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {

@@ -56,6 +56,7 @@ pub fn what_was_submitted_is_what_is_read(bench: &mut Bench) {
             input: Some(spec.input),
             result: None,
             live: Live::default(),
+            queue_position: None,
         };
         assert_eq!(bench.snapshot(expected.job.id), expected);
         let basic = bench.store().get(&[expected.job.id], Parts::BASIC).unwrap();
@@ -70,7 +71,8 @@ pub fn a_rejected_submission_takes_in_none_of_its_jobs(bench: &mut Bench) {
         bench.submit([spec("a"), named("new", 3, spec("b")), named("used", 2, spec("c")), spec("d")]);
 
     assert_eq!(reused, Err(Rejection::RequestIdReused { index: 2 }));
-    assert_eq!(bench.store().list(DEFAULT_TENANT, None, 10, Parts::BASIC).unwrap().len(), 1);
+    let listed = bench.store().list(DEFAULT_TENANT, &Filter::default(), first(10), Parts::BASIC).unwrap();
+    assert_eq!(listed.jobs.len(), 1);
     assert!(bench.claim(&["a", "b", "c", "d"], 4).is_empty());
     let new = bench.submit([named("new", 4, spec("work"))]).unwrap();
     assert!(matches!(new[0], Submitted::Created(_)), "the request id of the rejected one is still free");
@@ -146,7 +148,8 @@ pub fn order_is_that_of_acceptance_whatever_the_clock_does(bench: &mut Bench) {
     assert!(accepted.is_sorted_by(|one, next| one.id < next.id && one.id.ordinal() < next.id.ordinal()));
     assert!(accepted.is_sorted_by_key(|job| job.create_time));
     assert_eq!(accepted.last().unwrap().create_time, later);
-    let listed = bench.store().list(DEFAULT_TENANT, None, 100, Parts::BASIC).unwrap();
+    let listed =
+        bench.store().list(DEFAULT_TENANT, &Filter::default(), first(100), Parts::BASIC).unwrap().jobs;
     let listed: Vec<Job> = listed.into_iter().rev().map(|snapshot| snapshot.job).collect();
     assert_eq!(listed, accepted);
 }
