@@ -7,7 +7,7 @@ use super::lines::Lines;
 use super::serve;
 use super::settings::{LISTEN, Options};
 use super::view::View;
-use crate::processor::{self, simulate};
+use crate::processor::{self, simulate, summarize};
 use crate::proto::job::State;
 use crate::proto::{JobOptions, RetryPolicy, StartJobRequest, WatchJobRequest, start_job_request::Payload};
 use anyhow::Context as _;
@@ -22,13 +22,15 @@ use tokio::task::JoinSet;
 
 /// The server is in this very process.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What is to be summarized.
+const TEXT: &str = include_str!("demo.txt");
 const STORY: &str = "Once upon a time a job took longer than a request may. Its caller left, came back, and \
                      found it right where it was.";
 
-/// See it work: a server, three jobs, and their progress
+/// See it work: a server, four jobs, and their progress
 ///
 /// Everything is kept in a temporary folder and gone at the end. One of the jobs fails twice on purpose, and its third attempt
-/// succeeds. Afterwards the server goes on until Ctrl-C, for you to try your own.
+/// succeeds; one really summarizes a text. Afterwards the server goes on until Ctrl-C, for you to try your own.
 #[derive(Args, Clone, Debug)]
 #[command(verbatim_doc_comment)]
 pub struct Demo {
@@ -46,7 +48,7 @@ impl Demo {
         Options {
             listen: Some(self.listen),
             data_dir: Some(folder.to_owned()),
-            slots: Some(Wish::ALL.len()),
+            slots: Some(wishes().len()),
             // What the jobs do is shown already, and logs would run through the bars.
             log: Some("error".to_owned()),
             ..Default::default()
@@ -85,39 +87,34 @@ impl Demo {
 /// A job of the demo.
 struct Wish {
     label: &'static str,
-    seconds: f64,
-    /// The probability that an attempt fails.
-    error: f64,
-    prompt: &'static str,
+    kind: &'static str,
+    input: serde_json::Value,
+}
+
+fn wishes() -> [Wish; 4] {
+    let simulated = |label, seconds: f64, error: f64, prompt| Wish {
+        label,
+        kind: simulate::KIND,
+        input: json!({
+            "prompt": prompt,
+            "seconds": seconds,
+            "chaos": {"error": error},
+            "seed": simulate::SEED_THAT_FAILS_TWICE,
+        }),
+    };
+    [
+        simulated("quick", 4.0, 0.0, "A short question deserves a short answer."),
+        simulated("steady", 8.0, 0.0, STORY),
+        simulated("unlucky", 3.0, 0.5, "If at first you fail, try again, and again."),
+        Wish { label: "summary", kind: summarize::KIND, input: json!({"text": TEXT, "sentences": 2}) },
+    ]
 }
 
 impl Wish {
-    const ALL: [Self; 3] = [
-        Self {
-            label: "quick",
-            seconds: 4.0,
-            error: 0.0,
-            prompt: "A short question deserves a short answer.",
-        },
-        Self { label: "steady", seconds: 8.0, error: 0.0, prompt: STORY },
-        Self {
-            label: "unlucky",
-            seconds: 3.0,
-            error: 0.5,
-            prompt: "If at first you fail, try again, and again.",
-        },
-    ];
-
     fn request(&self) -> StartJobRequest {
-        let input = json!({
-            "prompt": self.prompt,
-            "seconds": self.seconds,
-            "chaos": {"error": self.error},
-            "seed": simulate::SEED_THAT_FAILS_TWICE,
-        });
         StartJobRequest {
-            kind: simulate::KIND.to_owned(),
-            payload: Some(Payload::InputJson(input.to_string())),
+            kind: self.kind.to_owned(),
+            payload: Some(Payload::InputJson(self.input.to_string())),
             options: Some(JobOptions {
                 retry_policy: Some(RetryPolicy { maximum_attempts: 3, ..Default::default() }),
                 ..Default::default()
@@ -134,7 +131,7 @@ async fn show(server: SocketAddr) -> anyhow::Result<bool> {
     let mut client = connect.client().await?;
     let terminal = std::io::stderr().is_terminal().then(Terminal::default);
     let mut watches = JoinSet::new();
-    for wish in Wish::ALL {
+    for wish in wishes() {
         let job = client.start_job(call(wish.request())).await?.into_inner();
         let mut screen: Box<dyn Screen> = match &terminal {
             Some(terminal) => Box::new(terminal.bar(wish.label)),
