@@ -1,7 +1,8 @@
 //! A watch on a terminal: a bar for each job with its stage, the time that is left and the newest of its output.
 
 use super::follow::Screen;
-use super::view::{View, printable};
+use super::text::printable;
+use super::view::View;
 use crate::proto::JobEvent;
 use crate::proto::job::State;
 use crate::wire::canonical::json_value;

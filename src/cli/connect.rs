@@ -1,5 +1,6 @@
 //! How the commands that are clients reach a server, and what their errors mean to a script.
 
+use super::text::printable;
 use crate::proto::job_service_client::JobServiceClient;
 use anyhow::Context as _;
 use clap::Args;
@@ -18,14 +19,17 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// More than the largest job, whose input and result take more as messages than as text.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// Under which the help shows what every client command takes.
+pub const HEADING: &str = "Server and output";
+
 /// Where the server is and how its answers are shown.
 #[derive(Args, Clone, Debug)]
 pub struct Connect {
     /// The server
-    #[arg(long, env = "LONGHAUL_SERVER", value_name = "URL", default_value = "http://127.0.0.1:3000")]
+    #[arg(long, help_heading = HEADING, env = "LONGHAUL_SERVER", value_name = "URL", default_value = "http://127.0.0.1:3000")]
     pub server: String,
     /// Print the server's messages as JSON, one a line
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     pub json: bool,
 }
 
@@ -91,11 +95,11 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 
 /// What a person is told of an error.
 pub fn explanation(error: &anyhow::Error) -> String {
-    match error.downcast_ref::<Status>() {
+    printable(&match error.downcast_ref::<Status>() {
         Some(status) if !status.message().is_empty() => status.message().to_owned(),
         Some(status) => status.code().description().to_owned(),
         None => format!("{error:#}"),
-    }
+    })
 }
 
 /// The last cause of an error, which is what says most.

@@ -1,10 +1,11 @@
 //! A watch as plain lines, for files, pipes and logs: what happens, when, and to whom.
 
 use super::follow::Screen;
-use super::view::{View, is_final, printable};
+use super::text::{one_line, print_line, printable};
+use super::view::{View, is_final};
 use crate::proto::{JobEvent, StateChange, job_event, log_line};
 use crate::wire::canonical::{canonical_json, json_value};
-use std::io::Write;
+use std::io::{self, Write};
 
 /// How far the fraction must come before it is worth another line.
 const STEP: f64 = 0.1;
@@ -17,6 +18,8 @@ pub struct Lines<W> {
     label: String,
     /// The attempt whose progress was printed last, and how far it had come.
     printed: (i32, f64),
+    /// The place in the queue that was printed last.
+    place: Option<i32>,
     broken: bool,
 }
 
@@ -24,15 +27,12 @@ impl<W: Write> Lines<W> {
     /// Lines on `out`, with a label in front unless it is empty.
     pub fn new(out: W, label: &str) -> Self {
         let label = if label.is_empty() { String::new() } else { format!("{label:<10} ") };
-        Self { out, label, printed: (0, 0.0), broken: false }
+        Self { out, label, printed: (0, 0.0), place: None, broken: false }
     }
 
     fn line(&mut self, age: f64, what: &str, text: &str) {
-        for part in printable(text).lines() {
-            // Nobody may be reading any more; the job is watched to its end all the same, for the exit code.
-            let _ = writeln!(self.out, "{age:7.1}s  {}{what:<11} {part}", self.label);
-        }
-        let _ = self.out.flush();
+        // Nobody may be reading any more; the job is watched to its end all the same, for the exit code.
+        let _ = write_line(&mut self.out, age, &self.label, what, text);
     }
 }
 
@@ -44,20 +44,6 @@ impl<W: Write + Send> Screen for Lines<W> {
             self.line(age, "", "connected again");
         }
         match event.event.as_ref() {
-            Some(job_event::Event::StateChange(change)) => {
-                self.line(age, change.state().as_str_name(), &step(event.attempt, change));
-            }
-            Some(job_event::Event::Stage(stage)) => self.line(age, "stage", &stage.name),
-            Some(job_event::Event::Output(output)) => {
-                let what = if output.channel.is_empty() { "output" } else { &output.channel };
-                self.line(age, &printable(what), &String::from_utf8_lossy(&output.data));
-            }
-            Some(job_event::Event::OutputReset(reset)) => {
-                self.line(age, "output", &format!("(void from byte {} on)", reset.kept_bytes));
-            }
-            Some(job_event::Event::Log(log)) => {
-                self.line(age, level(log.level()), &log.message);
-            }
             Some(job_event::Event::Progress(progress)) => {
                 let Some(fraction) = progress.fraction else { return };
                 let printed = if self.printed.0 == event.attempt { self.printed.1 } else { 0.0 };
@@ -66,7 +52,18 @@ impl<W: Write + Send> Screen for Lines<W> {
                     self.line(age, "progress", &format!("{:.0} %", fraction * 100.0));
                 }
             }
-            _ => {}
+            Some(job_event::Event::QueueUpdate(update)) => {
+                // Half the way is worth another line; a place further on is not.
+                if update.position > 0 && self.place.is_none_or(|place| update.position <= place / 2) {
+                    self.place = Some(update.position);
+                    self.line(age, "queue", &place(update.position));
+                }
+            }
+            _ => {
+                if let Some((what, text)) = words(event) {
+                    self.line(age, &what, &text);
+                }
+            }
         }
     }
 
@@ -78,6 +75,48 @@ impl<W: Write + Send> Screen for Lines<W> {
     }
 
     fn end(&mut self, _: &View) {}
+}
+
+/// Writes when and to whom what happened: a line, or several where the text has several.
+pub fn write_line(out: &mut impl Write, age: f64, label: &str, what: &str, text: &str) -> io::Result<()> {
+    for part in printable(text).lines() {
+        writeln!(out, "{age:7.1}s  {label}{:<11} {part}", one_line(what))?;
+    }
+    out.flush()
+}
+
+/// What a kept event says: what happened, and more about it. Nothing for other messages.
+pub fn words(event: &JobEvent) -> Option<(String, String)> {
+    let (what, text) = match event.event.as_ref()? {
+        job_event::Event::StateChange(change) => (change.state().as_str_name(), step(event.attempt, change)),
+        job_event::Event::Stage(stage) => ("stage", stage.name.clone()),
+        job_event::Event::Output(output) => {
+            (channel(&output.channel), String::from_utf8_lossy(&output.data).into_owned())
+        }
+        job_event::Event::OutputReset(reset) => {
+            (channel(&reset.channel), format!("(void from byte {} on)", reset.kept_bytes))
+        }
+        job_event::Event::Log(log) => (level(log.level()), log.message.clone()),
+        job_event::Event::Snapshot(_)
+        | job_event::Event::Progress(_)
+        | job_event::Event::Metrics(_)
+        | job_event::Event::Keepalive(_)
+        | job_event::Event::QueueUpdate(_) => return None,
+    };
+    Some((what.to_owned(), text))
+}
+
+/// What output on a channel is called.
+pub fn channel(name: &str) -> &str {
+    if name.is_empty() { "output" } else { name }
+}
+
+/// Where a job stands among those that wait.
+pub fn place(position: i32) -> String {
+    match position {
+        1 => "next in the queue".to_owned(),
+        position => format!("number {position} in the queue"),
+    }
 }
 
 /// A step in a line.
@@ -118,7 +157,8 @@ pub struct JsonLines;
 
 impl Screen for JsonLines {
     fn message(&mut self, _: &View, event: &JobEvent) {
-        println!("{}", canonical_json("JobEvent", event));
+        // As with the other lines, nobody may be reading any more.
+        let _ = print_line(&canonical_json("JobEvent", event));
     }
 
     fn reconnecting(&mut self, _: &View) {}

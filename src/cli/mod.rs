@@ -1,14 +1,24 @@
 //! The door for people: what `longhaul` does when it is called by hand.
 
 mod bars;
+mod cancel;
+mod completions;
 mod connect;
+mod delete;
 mod demo;
+mod each;
 mod follow;
+mod history;
 mod lines;
+mod list;
+mod retry;
 pub mod serve;
 pub mod settings;
 mod start;
 mod status;
+mod table;
+mod text;
+mod times;
 mod view;
 mod watch;
 
@@ -36,8 +46,15 @@ enum Command {
     Demo(demo::Demo),
     Serve(Box<serve::Serve>),
     Start(start::Start),
+    List(list::List),
     Watch(watch::Watch),
     Status(status::Status),
+    History(history::History),
+    Cancel(cancel::Cancel),
+    Retry(retry::Retry),
+    Delete(delete::Delete),
+    Completions(completions::Completions),
+    Man(completions::Man),
 }
 
 impl Cli {
@@ -47,10 +64,21 @@ impl Cli {
             Command::Serve(serve) => run_server(*serve),
             Command::Demo(demo) => client(demo.run()),
             Command::Start(start) => client(start.run()),
+            Command::List(list) => client(list.run()),
+            Command::History(history) => client(history.run()),
             Command::Watch(watch) => client(watch.run()),
             Command::Status(status) => client(status.run()),
+            Command::Cancel(cancel) => client(cancel.run()),
+            Command::Retry(retry) => client(retry.run()),
+            Command::Delete(delete) => client(delete.run()),
+            Command::Completions(completions) => completions.run(),
+            Command::Man(man) => man.run(),
         };
         done.unwrap_or_else(|error| {
+            // Whoever read has seen enough.
+            if text::is_closed_pipe(&error) {
+                return ExitCode::SUCCESS;
+            }
             eprintln!("longhaul: {}", connect::explanation(&error));
             ExitCode::from(connect::exit_code(&error))
         })

@@ -1,10 +1,11 @@
 //! `longhaul start`: starts a job, and watches it where that is asked for.
 
-use super::connect::{Connect, Usage, call};
+use super::connect::{Client, Connect, Usage, call};
 use super::settings::Time;
+use super::text::print_line;
 use super::watch::{self, Patience};
 use crate::clock::{Clock as _, SystemClock};
-use crate::proto::{JobOptions, RetryPolicy, StartJobRequest, start_job_request};
+use crate::proto::{Job, JobOptions, RetryPolicy, StartJobRequest, start_job_request};
 use crate::wire::canonical::canonical_json;
 use crate::wire::reply;
 use anyhow::Context as _;
@@ -59,16 +60,7 @@ impl Start {
         let request = self.request()?;
         let mut client = self.connect.client().await?;
         let job = client.start_job(call(request)).await?.into_inner();
-        match (self.watch, self.connect.json) {
-            (false, false) => println!("{}", job.id),
-            (false, true) => println!("{}", canonical_json("Job", &job)),
-            // Whoever watches sees the ticket too, where it does not mix with the job's output.
-            (true, _) => eprintln!("{}", job.id),
-        }
-        match self.watch {
-            true => watch::to_the_end(client, &job.id, 0, self.connect.json, self.patience).await,
-            false => Ok(ExitCode::SUCCESS),
-        }
+        started(client, &job, self.watch, &self.connect, self.patience).await
     }
 
     fn request(&self) -> anyhow::Result<StartJobRequest> {
@@ -104,6 +96,23 @@ impl Start {
     }
 }
 
+/// Tells the ticket of a job that has just been started, and watches it where that is asked for.
+pub async fn started(
+    client: Client,
+    job: &Job,
+    watch: bool,
+    connect: &Connect,
+    patience: Patience,
+) -> anyhow::Result<ExitCode> {
+    if watch {
+        // Whoever watches sees the ticket too, where it does not mix with the job's output.
+        eprintln!("{}", job.id);
+        return watch::to_the_end(client, &job.id, 0, connect, patience).await;
+    }
+    print_line(&if connect.json { canonical_json("Job", job) } else { job.id.clone() })?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// The text that an argument stands for.
 fn read(argument: &str) -> anyhow::Result<String> {
     match argument.strip_prefix('@') {
@@ -117,7 +126,8 @@ fn read(argument: &str) -> anyhow::Result<String> {
     }
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+/// A label as it is written on the command line.
+pub fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) =
         text.split_once('=').ok_or_else(|| format!("{text:?} is not of the form KEY=VALUE"))?;
     Ok((key.to_owned(), value.to_owned()))

@@ -1,7 +1,9 @@
 //! `longhaul status`: a job as it is now.
 
 use super::connect::{Connect, call};
-use super::view::{is_final, printable};
+use super::text::{one_line, print_line};
+use super::times::{fine, length};
+use super::view::is_final;
 use crate::proto::{GetStatusRequest, Job};
 use crate::wire::canonical::{canonical_json, json_value};
 use clap::Args;
@@ -26,10 +28,10 @@ impl Status {
         let mut client = self.connect.client().await?;
         let request = GetStatusRequest { job_id: self.job, ..Default::default() };
         let job = client.get_status(call(request)).await?.into_inner();
-        match self.connect.json {
-            true => println!("{}", canonical_json("Job", &job)),
-            false => print!("{}", printable(&summary(&job))),
-        }
+        print_line(&match self.connect.json {
+            true => canonical_json("Job", &job),
+            false => summary(&job),
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -39,7 +41,7 @@ fn summary(job: &Job) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         // Writing to a string does not fail.
-        let _ = writeln!(text, "{name:<10}{value}");
+        let _ = writeln!(text, "{name:<10}{}", one_line(value));
     };
     line("job", &job.id);
     line("kind", &job.kind);
@@ -78,7 +80,7 @@ fn summary(job: &Job) -> String {
     }
     for (name, duration) in [("waited", &job.queue_duration), ("ran", &job.run_duration)] {
         if let Some(duration) = duration {
-            line(name, &format!("{:.3} s", duration.seconds as f64 + f64::from(duration.nanos) / 1e9));
+            line(name, &fine(length(duration)));
         }
     }
     if let Some(failure) = &job.failure {
@@ -87,6 +89,7 @@ fn summary(job: &Job) -> String {
     if let Some(result) = &job.result {
         line("result", &json_value(result));
     }
+    text.truncate(text.trim_end().len());
     text
 }
 
@@ -110,7 +113,7 @@ mod tests {
 
         assert_eq!(
             lines,
-            "job       ticket\nkind      work\nstate     RETRYING\nattempt   2\nprogress  25 %  Reading\nfailure   PANIC: oh\n"
+            "job       ticket\nkind      work\nstate     RETRYING\nattempt   2\nprogress  25 %  Reading\nfailure   PANIC: oh"
         );
     }
 }

@@ -1,5 +1,6 @@
 //! A job as its watcher knows it: built from the messages of a watch, over every reconnect and retry. Pure.
 
+use super::times::{between, seconds};
 use crate::proto::job::State;
 use crate::proto::{Failure, JobEvent, Progress, job_event};
 use prost_types::{Timestamp, Value};
@@ -121,7 +122,7 @@ impl View {
     /// The seconds from the ticket to a moment.
     pub fn age_at(&self, time: Option<&Timestamp>) -> f64 {
         match (&self.create_time, time) {
-            (Some(created), Some(time)) => (seconds(time) - seconds(created)).max(0.0),
+            (Some(created), Some(time)) => between(created, time),
             _ => 0.0,
         }
     }
@@ -158,15 +159,6 @@ pub fn is_final(state: State) -> bool {
         | State::Retrying
         | State::Cancelling => false,
     }
-}
-
-fn seconds(time: &Timestamp) -> f64 {
-    time.seconds as f64 + f64::from(time.nanos) / 1e9
-}
-
-/// Text that may be shown on a terminal: without control characters, which could do anything there.
-pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -274,10 +266,5 @@ mod tests {
 
         assert_eq!(view.seconds_left(), Some(30.0));
         assert_eq!(view.age_at(at(112).as_ref()), 12.0);
-    }
-
-    #[test]
-    fn nothing_that_a_job_says_commands_the_terminal() {
-        assert_eq!(printable("a\x1b[2Jb\r\n\tc"), "a\u{fffd}[2Jb\u{fffd}\n\tc");
     }
 }

@@ -1,7 +1,7 @@
 //! `longhaul watch`: shows a job until it ends, over every break of the connection and restart of the server.
 
 use super::bars::Terminal;
-use super::connect::{Client, Connect};
+use super::connect::{Client, Connect, HEADING};
 use super::follow::{Screen, follow};
 use super::lines::{JsonLines, Lines};
 use super::settings::Time;
@@ -36,7 +36,7 @@ pub struct Watch {
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Patience {
     /// How long to try again while the server cannot be reached
-    #[arg(long = "patience", value_name = "TIME", default_value = "5m")]
+    #[arg(long = "patience", help_heading = HEADING, value_name = "TIME", default_value = "5m")]
     time: Time,
 }
 
@@ -44,7 +44,7 @@ impl Watch {
     /// Does it.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let client = self.connect.client().await?;
-        to_the_end(client, &self.job, self.after, self.connect.json, self.patience).await
+        to_the_end(client, &self.job, self.after, &self.connect, self.patience).await
     }
 }
 
@@ -53,13 +53,13 @@ pub async fn to_the_end(
     client: Client,
     job: &str,
     after: i64,
-    json: bool,
+    connect: &Connect,
     patience: Patience,
 ) -> anyhow::Result<ExitCode> {
     let request =
         WatchJobRequest { job_id: job.to_owned(), after_sequence: Some(after), ..Default::default() };
-    let bars = !json && std::io::stderr().is_terminal();
-    let mut screen: Box<dyn Screen> = match (json, bars) {
+    let bars = !connect.json && std::io::stderr().is_terminal();
+    let mut screen: Box<dyn Screen> = match (connect.json, bars) {
         (true, _) => Box::new(JsonLines),
         (false, true) => Box::new(Terminal::default().bar("")),
         (false, false) => Box::new(Lines::new(std::io::stdout(), "")),
