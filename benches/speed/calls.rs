@@ -5,7 +5,9 @@ use crate::load::{Calls, connect};
 use anyhow::ensure;
 use http::uri::PathAndQuery;
 use longhaul::proto::job_service_client::JobServiceClient;
-use longhaul::proto::{GetStatusRequest, ListJobsRequest, StartJobRequest, start_job_request::Payload};
+use longhaul::proto::{
+    BatchStartJobsRequest, GetStatusRequest, ListJobsRequest, StartJobRequest, start_job_request::Payload,
+};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -18,6 +20,8 @@ use tonic_prost::ProstCodec;
 /// An input as a client may send it, about 100 bytes.
 const INPUT: &str =
     r#"{"prompt": "Describe the harbour at dawn in three sentences.", "seconds": 6, "steps": 20, "seed": 7}"#;
+/// The jobs of a batch.
+const BATCH: usize = 100;
 /// The jobs among which `GetStatus` asks.
 const JOBS: usize = 10_000;
 /// The largest page of a listing.
@@ -32,6 +36,8 @@ pub enum Call {
     Start,
     /// `StartJob` with a request id of its own.
     StartNamed,
+    /// `BatchStartJobs` of a hundred.
+    Batch,
     /// `GetStatus` of one of ten thousand jobs.
     Status,
     /// `LPUSH` into a list of Redis.
@@ -42,6 +48,7 @@ pub enum Call {
 pub enum Caller {
     Echo(Grpc<Channel>),
     Start(JobServiceClient<Channel>, bool),
+    Batch(JobServiceClient<Channel>),
     Status(JobServiceClient<Channel>, std::sync::Arc<[String]>),
     Push(TcpStream),
 }
@@ -60,6 +67,7 @@ pub async fn callers(order: &Calls) -> anyhow::Result<Vec<Caller>> {
     let caller = |channel| match order.what {
         Call::Echo => Caller::Echo(Grpc::new(channel)),
         Call::Status => Caller::Status(JobServiceClient::new(channel), jobs.clone()),
+        Call::Batch => Caller::Batch(JobServiceClient::new(channel)),
         call => Caller::Start(JobServiceClient::new(channel), call == Call::StartNamed),
     };
     Ok(channels.map(caller).collect())
@@ -79,6 +87,10 @@ impl Caller {
                 let request_id =
                     if *named { format!("{:032x}", rand::random::<u128>()) } else { String::new() };
                 client.start_job(StartJobRequest { request_id, ..wish("bench") }).await?;
+            }
+            Self::Batch(client) => {
+                let requests = vec![wish("bench"); BATCH];
+                client.batch_start_jobs(BatchStartJobsRequest { requests }).await?;
             }
             Self::Status(client, jobs) => {
                 let job_id = jobs[rand::random_range(0..jobs.len())].clone();

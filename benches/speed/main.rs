@@ -10,6 +10,7 @@ mod handlers;
 mod lives;
 mod load;
 mod measure;
+mod queue;
 mod redis;
 mod report;
 mod roles;
@@ -25,7 +26,7 @@ struct Options {
     /// Shorter rounds, for a look while something is being changed
     #[arg(long)]
     quick: bool,
-    /// Measure only these: start, alone, status, lives, watchers, stalled
+    /// Measure only these: start, alone, status, lives, watchers, stalled, batch, queue, prune
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     only: Vec<String>,
     /// How often each pair is measured; ratios are medians over the rounds

@@ -12,8 +12,8 @@ use crate::{Options, disk, roles};
 use std::path::Path;
 use tempfile::TempDir;
 
-const CALLERS: usize = 64;
-const CONNECTIONS: usize = 4;
+pub const CALLERS: usize = 64;
+pub const CONNECTIONS: usize = 4;
 const WATCHERS: usize = 10_000;
 /// Each carries as many streams as the server allows on one.
 const WATCHERS_CONNECTIONS: usize = 10;
@@ -45,14 +45,23 @@ pub fn all(options: &Options) -> anyhow::Result<()> {
     if options.wants("stalled") {
         run.stalled(&mut report)?;
     }
+    if options.wants("batch") {
+        run.batch(&mut report)?;
+    }
+    if options.wants("queue") {
+        run.queue(&mut report)?;
+    }
+    if options.wants("prune") {
+        run.prune(&mut report)?;
+    }
     report.print();
     Ok(())
 }
 
 /// One run of the benchmark, with the echo that all calls are measured against.
-struct Run<'a> {
-    options: &'a Options,
-    echo: Server,
+pub struct Run<'a> {
+    pub options: &'a Options,
+    pub echo: Server,
 }
 
 /// The figures of one pair, by round.
@@ -207,7 +216,7 @@ impl Run<'_> {
 }
 
 /// An empty folder on the disk that the build is on, which is gone with this value.
-fn folder() -> anyhow::Result<TempDir> {
+pub fn folder() -> anyhow::Result<TempDir> {
     Ok(TempDir::with_prefix_in("speed-", Path::new(env!("CARGO_TARGET_TMPDIR")))?)
 }
 
@@ -219,7 +228,7 @@ fn p99(pairs: &Pairs) -> f64 {
     median(pairs.iter().map(|(echo, other)| other.p99.as_secs_f64() / echo.p99.as_secs_f64()))
 }
 
-fn show(figures: &Figures) -> String {
+pub fn show(figures: &Figures) -> String {
     format!("{}/s p50 {} p99 {}", thousands(figures.rate), time(figures.p50), time(figures.p99))
 }
 
