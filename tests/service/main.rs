@@ -3,11 +3,17 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod batch_start_jobs;
 mod cancel_job;
+mod churn;
+mod count_jobs;
+mod delete_job;
 mod get_status;
 mod list_job_events;
 mod list_jobs;
 mod output;
+mod retry_job;
 mod shutdown;
 mod start_job;
 mod watch_job;
+mod watch_jobs;
