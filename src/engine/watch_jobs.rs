@@ -1,13 +1,13 @@
 //! A reader's way through many jobs: those that match now, then each change, latest wins.
 //!
-//! It is pulled by whoever reads it. It holds its place in the ring of changes, which jobs those were, and at most a page of
-//! jobs; one that falls behind begins anew.
+//! It is pulled by whoever reads it. It holds its place in the ring of changes, which jobs those were, which it has told of
+//! since the last sync, and at most a page of jobs; one that falls behind begins anew.
 
 use super::changes::{Behind, Change, Reader, States};
 use super::{Engine, Error, Page, Parts};
 use crate::job::{Filter, JobId, Snapshot};
 use crate::store::Forgotten;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -18,6 +18,8 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 const PAGE_JOBS: usize = 64;
 /// How many bytes of them.
 const PAGE_BYTES: usize = 256 << 10;
+/// How many of the jobs that it has told of a watcher remembers: half a MiB of them.
+const TOLD_MAX: usize = 1 << 15;
 
 /// How jobs are to be watched.
 #[derive(Clone, Debug)]
@@ -59,6 +61,9 @@ pub struct WatchJobs {
     changed: HashMap<JobId, Changed>,
     /// The order in which to tell of it.
     order: VecDeque<JobId>,
+    /// Of which jobs the reader was told since the last sync. It takes what was told before as stale at the next one, and
+    /// has to be told again of these; nothing where there are too many.
+    told: Option<HashSet<JobId>>,
     ready: VecDeque<JobsMessage>,
     next_round: Instant,
     last_sent: Instant,
@@ -84,6 +89,8 @@ struct Changed {
     /// The states that it was in since the reader was told of it.
     states: States,
     forgotten: Option<Arc<Forgotten>>,
+    /// The reader knows of it.
+    is_told: bool,
     /// It has its place in the order.
     is_ordered: bool,
 }
@@ -105,6 +112,7 @@ impl WatchJobs {
             phase: Phase::Begin,
             changed: HashMap::new(),
             order: VecDeque::new(),
+            told: Some(HashSet::new()),
             ready: VecDeque::new(),
             next_round: now,
             last_sent: now,
@@ -119,10 +127,11 @@ impl WatchJobs {
             }
             if let Some(message) = self.ready.pop_front() {
                 self.last_sent = Instant::now();
+                self.remember(&message);
                 return Ok(message);
             }
             match self.phase {
-                Phase::Begin => self.begin(),
+                Phase::Begin => self.begin()?,
                 Phase::Listing { left: 0, .. } => {
                     self.phase = if self.take_changes().is_ok() { Phase::CatchingUp } else { Phase::Begin };
                 }
@@ -144,12 +153,42 @@ impl WatchJobs {
         }
     }
 
-    fn begin(&mut self) {
+    /// Takes note of what the reader knows when it has been told this.
+    fn remember(&mut self, message: &JobsMessage) {
+        match message {
+            JobsMessage::Job(snapshot) => {
+                if let Some(told) = &mut self.told {
+                    told.insert(snapshot.job.id);
+                    if told.len() > TOLD_MAX {
+                        self.told = None;
+                    }
+                }
+            }
+            JobsMessage::Departed(snapshot) => self.unlearn(snapshot.job.id),
+            JobsMessage::Forgotten(job) => self.unlearn(*job),
+            JobsMessage::Synced => self.told = Some(HashSet::new()),
+            JobsMessage::Keepalive => {}
+        }
+    }
+
+    fn unlearn(&mut self, job: JobId) {
+        if let Some(told) = &mut self.told {
+            told.remove(&job);
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), Error> {
+        let Some(told) = &self.told else {
+            return Err(Error::Unavailable("too many changes to tell of: watch again".into()));
+        };
         self.changed.clear();
-        self.order.clear();
+        self.order = told.iter().copied().collect();
+        let known = || Changed { states: self.states, is_told: true, is_ordered: true, forgotten: None };
+        self.changed.extend(told.iter().map(|job| (*job, known())));
         // Whatever happens from now on is told after the list, and what happened before is in it.
         let _ = self.reader.read(|_| {});
         self.phase = Phase::Listing { left: self.options.initial_jobs, before: None };
+        Ok(())
     }
 
     async fn list(&mut self, left: usize, before: Option<i64>) -> Result<(), Error> {
@@ -185,7 +224,7 @@ impl WatchJobs {
         self.order.drain(..ids.len());
         for (id, snapshot) in ids.into_iter().zip(snapshots) {
             let Some(changed) = self.changed.remove(&id) else { continue };
-            match (self.message(&changed, snapshot), &changed.forgotten) {
+            match (self.message(id, &changed, snapshot), &changed.forgotten) {
                 (Some(message), _) => self.ready.push_back(message),
                 // It is gone, and that will be told soon: until then it is not known whether it matched.
                 (None, None) if changed.states.meets(self.states) => {
@@ -198,7 +237,7 @@ impl WatchJobs {
     }
 
     /// What a change means to this watcher, if anything.
-    fn message(&self, changed: &Changed, snapshot: Option<Snapshot>) -> Option<JobsMessage> {
+    fn message(&self, id: JobId, changed: &Changed, snapshot: Option<Snapshot>) -> Option<JobsMessage> {
         let filter = &self.options.filter;
         let matched = changed.states.meets(self.states);
         match (snapshot, &changed.forgotten) {
@@ -217,6 +256,8 @@ impl WatchJobs {
                 let meant = job.tenant == self.tenant && filter.may_match(job, labels);
                 (meant && matched).then_some(JobsMessage::Forgotten(job.id))
             }
+            // It went while the reader was behind.
+            (None, None) if changed.is_told => Some(JobsMessage::Forgotten(id)),
             (None, None) => None,
         }
     }

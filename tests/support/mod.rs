@@ -76,12 +76,22 @@ impl Server {
     }
 
     pub async fn client(&self) -> Client {
-        client(&format!("http://{}", self.address())).await
+        client(&self.url()).await
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address())
     }
 }
 
 pub async fn client(url: &str) -> Client {
     JobServiceClient::connect(url.to_owned()).await.unwrap().max_decoding_message_size(64 << 20)
+}
+
+/// A client that takes little in unless it reads: a server soon has to wait for it.
+pub async fn narrow_client(url: &str) -> Client {
+    let endpoint = Channel::from_shared(url.to_owned()).unwrap().initial_stream_window_size(16 << 10);
+    JobServiceClient::new(endpoint.connect().await.unwrap()).max_decoding_message_size(64 << 20)
 }
 
 /// A request for a job of this kind with this input.
