@@ -24,8 +24,8 @@ pub struct Queues(Mutex<HashMap<String, HashMap<String, Queue>>>);
 #[derive(Debug, Default)]
 struct Queue {
     read_time: Timestamp,
-    /// The first jobs, in order.
-    ranks: Arc<[Rank]>,
+    /// The first jobs, in order; nothing where they have never been read.
+    ranks: Option<Arc<[Rank]>>,
     pace: Pace,
 }
 
@@ -47,12 +47,13 @@ impl Pace {
 }
 
 impl Queues {
-    /// About where a pending job stands among those that wait for its kind, 1 being next; none where it is far down.
+    /// About where a pending job stands among those that wait for its kind, 1 being next; none where it is far
+    /// down, or where that is not known.
     pub fn position(&self, store: &dyn Store, job: &Job, now: Timestamp) -> Option<u32> {
         if job.state != State::Pending {
             return None;
         }
-        let ranks = self.ranks(store, job, now);
+        let ranks = self.ranks(store, job, now)?;
         let before = ranks.partition_point(|rank| *rank < Rank::of(job));
         (before < POSITIONS_MAX).then_some(before as u32 + 1)
     }
@@ -73,13 +74,13 @@ impl Queues {
         }
     }
 
-    fn ranks(&self, store: &dyn Store, job: &Job, now: Timestamp) -> Arc<[Rank]> {
+    fn ranks(&self, store: &dyn Store, job: &Job, now: Timestamp) -> Option<Arc<[Rank]>> {
         {
             let mut queues = self.0.lock();
             // Nearly always it is known, and nothing has to be allocated.
             let known = queues.get_mut(&job.tenant).and_then(|kinds| kinds.get_mut(&job.kind));
             match known {
-                Some(queue) if now.since(queue.read_time) < FRESH => return Arc::clone(&queue.ranks),
+                Some(queue) if now.since(queue.read_time) < FRESH => return queue.ranks.clone(),
                 // Others go on with what is known meanwhile.
                 Some(queue) => queue.read_time = now,
                 None => {
@@ -95,13 +96,13 @@ impl Queues {
             Ok(ranks) => ranks.into(),
             Err(error) => {
                 tracing::warn!(%error, "a queue cannot be read");
-                return Arc::default();
+                return None;
             }
         };
         let mut queues = self.0.lock();
         if let Some(queue) = queues.get_mut(&job.tenant).and_then(|kinds| kinds.get_mut(&job.kind)) {
-            queue.ranks = Arc::clone(&ranks);
+            queue.ranks = Some(Arc::clone(&ranks));
         }
-        ranks
+        Some(ranks)
     }
 }

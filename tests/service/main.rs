@@ -12,6 +12,7 @@ mod get_status;
 mod list_job_events;
 mod list_jobs;
 mod output;
+mod queue;
 mod retry_job;
 mod shutdown;
 mod start_job;
