@@ -15,3 +15,4 @@ mod seen;
 mod stopped;
 mod unknown;
 mod watch;
+mod watch_jobs;
