@@ -87,8 +87,10 @@ impl Teller {
         let (sender, told) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             for told in told {
-                // Nobody listens any more: this process is about to be killed.
-                let _ = writeln!(stream, "{}", serde_json::to_string(&told).unwrap());
+                if writeln!(stream, "{}", serde_json::to_string(&told).unwrap()).is_err() {
+                    // Nobody listens any more.
+                    std::process::exit(1);
+                }
             }
         });
         Self(sender)
@@ -174,18 +176,19 @@ impl Lives {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "server", "--ignored", "--nocapture"]).env(SERVER, wish);
         let child = command.stdout(Stdio::null()).spawn().unwrap();
-        let mut lines = BufReader::new(self.ear.accept().unwrap().0).lines();
-        let first = lines.next().expect("it says where it listens").unwrap();
-        let Told::Listening(address) = serde_json::from_str(&first).unwrap() else { panic!("{first}") };
-        self.listen = address;
+        let lines = BufReader::new(self.ear.accept().unwrap().0).lines();
+        // A line that a kill cut off is a beginning that nobody noticed, or an end that came with the kill.
+        let told = lines.map_while(Result::ok).map_while(|line| serde_json::from_str(&line).ok());
         let log = Arc::clone(&self.log);
+        let (listening, address) = std::sync::mpsc::channel();
         let listener = std::thread::spawn(move || {
-            // A line that a kill cut off is a beginning that nobody noticed, or an end that came with the kill.
-            for told in lines.map_while(Result::ok).map_while(|line| serde_json::from_str(&line).ok()) {
-                log.lock().push(told);
-            }
+            told.for_each(|told| match told {
+                Told::Listening(address) => listening.send(address).unwrap(),
+                told => log.lock().push(told),
+            });
         });
         self.now = Some((child, listener));
+        self.listen = address.recv().expect("it says where it listens");
     }
 
     /// SIGKILL. All that the server told before is in the log then.
@@ -270,6 +273,10 @@ impl Caller {
         if chance.random_range(0..10) == 0 {
             let soon = std::time::SystemTime::now() + Duration::from_millis(chance.random_range(0..100));
             options.schedule_time = Some(soon.into());
+        }
+        if chance.random_range(0..10) == 0 {
+            // Some attempts are ended from outside.
+            options.start_to_close_timeout = Some(prost_types::Duration { seconds: 0, nanos: 4_000_000 });
         }
         if self.protected && key < KEYS {
             options.concurrency_key = format!("key {key}");
