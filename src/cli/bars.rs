@@ -23,6 +23,8 @@ const TICK: Duration = Duration::from_millis(120);
 const TAIL_BYTES: usize = 4_096;
 /// What stands between the bar and the head: the percentage.
 const PERCENT_COLUMNS: usize = 8;
+/// What a state takes, which is never cut.
+const STATE_COLUMNS: usize = 10;
 /// A terminal with fewer columns gets a short bar.
 const WIDE_COLUMNS: usize = 80;
 
@@ -108,7 +110,8 @@ impl Screen for Bar {
 impl Words {
     fn head(&self, columns: usize, bar_columns: usize) -> String {
         let room = columns.saturating_sub(self.label_columns + bar_columns);
-        let doing = shortened(&self.doing, room.saturating_sub(measure_text_width(&self.more)));
+        let left = room.saturating_sub(measure_text_width(&self.more));
+        let doing = shortened(&self.doing, left.max(STATE_COLUMNS));
         shortened(&format!("{doing}{}", self.more), room).into_owned()
     }
 
@@ -230,7 +233,8 @@ mod tests {
         };
 
         assert_eq!(words.head(60, 22), "分析 the whole prompt · 12s left");
-        assert_eq!(words.head(40, 22), "分析 t… · 12s left");
+        assert_eq!(words.head(44, 22), "分析 the w… · 12s left");
+        assert_eq!(words.head(38, 22), "分析 the … · 12…");
         assert_eq!(words.below(22), "…ords are at the end");
         assert_eq!(Words { streaming: false, ..words }.below(22), "the newest words ar…");
     }
