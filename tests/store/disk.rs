@@ -49,6 +49,26 @@ fn claim(store: &SqliteStore, count: u64) -> Vec<Claimed> {
 }
 
 #[test]
+fn a_store_opens_and_commits_while_somebody_else_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = open(&folder).unwrap();
+    submit(&first, &[spec("work")]);
+    // A backup, or a replicator: it sees one moment for as long as it takes.
+    let reader = database(&folder);
+    let count = || reader.query_one("SELECT count(*) FROM jobs", [], |row| row.get::<_, i64>(0)).unwrap();
+    reader.execute_batch("BEGIN").unwrap();
+    assert_eq!(count(), 1);
+    submit(&first, &[spec("work")]);
+    drop(first);
+
+    let second = open(&folder).unwrap();
+    submit(&second, &[spec("work")]);
+
+    assert_eq!(claim(&second, 9).len(), 3);
+    assert_eq!(count(), 1);
+}
+
+#[test]
 fn a_folder_has_one_server_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let first = open(&folder).unwrap();

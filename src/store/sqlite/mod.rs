@@ -72,14 +72,14 @@ impl SqliteStore {
             queue_max: settings.queue_max,
             folder: opened,
         };
-        let writer = store.open_writer().map_err(failed)?;
+        let writer = store.open_writer(false).map_err(failed)?;
         *store.writer.lock() = Some(writer);
         Ok(store)
     }
 
-    fn open_writer(&self) -> Result<Writer, ReadError> {
+    fn open_writer(&self, has_failed: bool) -> Result<Writer, ReadError> {
         let connection = self.folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        let mut writer = Writer::open(connection, self.keeper, self.queue_max)?;
+        let mut writer = Writer::open(connection, self.keeper, self.queue_max, has_failed)?;
         // Not before: to turn automatic checkpoints off, as it does, takes any hook away.
         self.checkpointer.watch(&mut writer.connection)?;
         self.folder.sync()?;
@@ -93,7 +93,7 @@ impl Store for SqliteStore {
         let mut writer = match place.take() {
             Some(writer) => writer,
             // The last commit ended in an error: nothing is acknowledged until all is read anew from what the disk has.
-            None => self.open_writer().map_err(|error| Error::Unavailable(error.to_string()))?,
+            None => self.open_writer(true).map_err(|error| Error::Unavailable(error.to_string()))?,
         };
         let outcomes = writer.commit(batch, now)?;
         self.checkpointer.after_commit(&writer.connection);

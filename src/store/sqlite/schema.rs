@@ -7,13 +7,17 @@ use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The version of the tables.
 pub const VERSION: u32 = 2;
 
 /// What every connection is set to. FULL: each commit is on the disk before it is answered.
-const PRAGMAS: &str = "PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF; PRAGMA busy_timeout=5000;
+const PRAGMAS: &str = "PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF;
     PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16384;";
+
+/// How long to wait for what another process has locked.
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A job is found by its ordinal, which its id contains; so no index of ids is needed, and a new job goes to the end of
 /// every table.
@@ -149,6 +153,7 @@ pub fn database(folder: &Path) -> PathBuf {
 pub fn connect(database: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(database, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.execute_batch(PRAGMAS)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     // Keeps prepared statements as they are: otherwise each new value bound is a reason to plan anew.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(64);

@@ -4,10 +4,13 @@ use super::rows::{self, ReadError};
 use super::writer::Writer;
 use crate::job::{Command, Timestamp, Transition};
 use crate::store::{Swept, jitter};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::BTreeSet;
 
 /// How many different limits of one key are told apart; jobs with yet another wait until one of these is gone.
 const LIMITS_MAX: usize = 16;
+/// How many keys a sweep looks at: of many few may have a place to give, and looking takes its time as well.
+const KEYS_MAX: usize = 500;
 
 /// Does up to `limit` things that are due by `now`.
 pub fn sweep(writer: &mut Writer, limit: usize, chance: u64, now: Timestamp) -> Result<Swept, ReadError> {
@@ -58,7 +61,8 @@ fn grant(
     now: Timestamp,
     transitions: &mut Vec<Transition>,
 ) -> Result<(), ReadError> {
-    while let Some((tenant, key)) = writer.keys.first().cloned() {
+    for _ in 0..KEYS_MAX {
+        let Some((tenant, key)) = writer.keys.first().cloned() else { break };
         while let Some(ordinal) = first_blocked(writer, &tenant, &key)? {
             if transitions.len() >= limit {
                 return Ok(());
@@ -81,6 +85,26 @@ fn grant(
         writer.keys.remove(&(tenant, key));
     }
     Ok(())
+}
+
+/// The keys that some job waits for.
+pub fn waited_for(connection: &Connection) -> rusqlite::Result<BTreeSet<(String, String)>> {
+    let mut first = connection.prepare(
+        "SELECT tenant, concurrency_key FROM jobs INDEXED BY blocked WHERE place = 2
+         ORDER BY tenant, concurrency_key LIMIT 1",
+    )?;
+    let mut next = connection.prepare(
+        "SELECT tenant, concurrency_key FROM jobs INDEXED BY blocked
+         WHERE place = 2 AND (tenant, concurrency_key) > (?1, ?2) ORDER BY tenant, concurrency_key LIMIT 1",
+    )?;
+    let mut keys = BTreeSet::new();
+    let mut found = first.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    // From one key to the next, however many jobs wait for each.
+    while let Some((tenant, key)) = found {
+        found = next.query_row([&tenant, &key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        keys.insert((tenant, key));
+    }
+    Ok(keys)
 }
 
 /// The best blocked job of a key whose own limit leaves a place for it.

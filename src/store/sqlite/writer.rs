@@ -6,6 +6,7 @@
 use super::counters::Counters;
 use super::requests::{Known, Requests};
 use super::rows::{self, ReadError};
+use super::schema::BUSY_TIMEOUT;
 use super::{claim, forget, sweep};
 use crate::job::{
     Command, IDS_PER_MILLISECOND, Job, JobId, Keeper, Live, Place, State, Timestamp, Transition, transition,
@@ -13,6 +14,7 @@ use crate::job::{
 use crate::store::*;
 use rusqlite::Connection;
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 /// The writing side of a store.
 #[derive(Debug)]
@@ -34,22 +36,29 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Reads what it must remember. Makes sure first that all that was acknowledged before is in the database itself: after
-    /// a failed flush the log's end may be gone from the disk though it can still be read.
-    pub fn open(connection: Connection, keeper: Keeper, queue_max: u64) -> Result<Self, ReadError> {
+    /// Reads what it must remember. Moves the log into the database first, as far as nobody else is reading it; all of it
+    /// where a commit has failed: after a failed flush the log's end may be gone from the disk though it can still be read.
+    pub fn open(
+        connection: Connection,
+        keeper: Keeper,
+        queue_max: u64,
+        has_failed: bool,
+    ) -> Result<Self, ReadError> {
         connection.execute_batch("PRAGMA wal_autocheckpoint=0")?;
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| match row.get::<_, i64>(0)? {
-            0 => Ok(()),
-            _ => Err(rusqlite::Error::SqliteFailure(
+        // A backup may take its time. Whoever starts need not wait for its end.
+        connection.busy_timeout(if has_failed { BUSY_TIMEOUT } else { Duration::ZERO })?;
+        let is_moved = connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(row.get::<_, i64>(0)? == 0))?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        if !is_moved && has_failed {
+            return Err(rusqlite::Error::SqliteFailure(
                 rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
-                Some("the log could not be moved into the database".into()),
-            )),
-        })?;
+                Some("somebody else reads the store, so the log cannot be moved into the database".into()),
+            )
+            .into());
+        }
         let (last_ordinal, last_create_time) = last_ticket(&connection)?;
-        let keys = connection
-            .prepare("SELECT DISTINCT tenant, concurrency_key FROM jobs WHERE place = 2")?
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<rusqlite::Result<_>>()?;
+        let keys = sweep::waited_for(&connection)?;
         Ok(Self {
             requests: Requests::open(&connection)?,
             counters: Counters::open(&connection)?,
