@@ -1,5 +1,6 @@
 //! The door for people: what `longhaul` does when it is called by hand.
 
+mod backup;
 mod bars;
 mod cancel;
 mod completions;
@@ -53,6 +54,7 @@ enum Command {
     Cancel(cancel::Cancel),
     Retry(retry::Retry),
     Delete(delete::Delete),
+    Backup(backup::Backup),
     Completions(completions::Completions),
     Man(completions::Man),
 }
@@ -71,6 +73,7 @@ impl Cli {
             Command::Cancel(cancel) => client(cancel.run()),
             Command::Retry(retry) => client(retry.run()),
             Command::Delete(delete) => client(delete.run()),
+            Command::Backup(backup) => backup.run(),
             Command::Completions(completions) => completions.run(),
             Command::Man(man) => man.run(),
         };

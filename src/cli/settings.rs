@@ -222,7 +222,8 @@ impl Settings {
     }
 }
 
-fn default_data_dir() -> anyhow::Result<PathBuf> {
+/// Where jobs are kept unless told otherwise.
+pub fn default_data_dir() -> anyhow::Result<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).filter(|folder| !folder.is_empty()).map(PathBuf::from);
     match (folder("XDG_DATA_HOME"), folder("HOME")) {
         (Some(data), _) => Ok(data.join("longhaul")),

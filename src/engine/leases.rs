@@ -28,10 +28,15 @@ pub enum Order {
     Lost,
 }
 
+/// How long the next job of a concurrency key waits for a handler that does not notice that its lease is lost.
+const LETTING_GO_MAX: Duration = Duration::from_secs(1);
+
 /// The leases, by job.
 #[derive(Debug, Default)]
 pub struct Leases {
     held: Mutex<HashMap<JobId, Held>>,
+    /// The orders of lost leases that had a place of a concurrency key, until their holders in this process let go.
+    letting_go: Mutex<Vec<watch::Sender<Order>>>,
 }
 
 /// A lease, while it lasts.
@@ -48,6 +53,8 @@ struct Held {
     progress_timeout: Option<Duration>,
     last_sign: Timestamp,
     output: Option<Arc<Output>>,
+    /// Its holder is at work, in this process, in a place of a concurrency key.
+    has_place: bool,
 }
 
 /// A lease whose time is over.
@@ -80,13 +87,14 @@ impl Leases {
             progress_timeout: job.options.progress_timeout,
             last_sign: now,
             output: None,
+            has_place: deadline.is_none() && job.options.concurrency.is_some(),
         };
         match self.held.lock().entry(job.id) {
             Entry::Vacant(entry) => {
                 entry.insert(held);
             }
             Entry::Occupied(mut entry) if entry.get().token.epoch < token.epoch => {
-                entry.insert(held).orders.send_replace(Order::Lost);
+                self.end(entry.insert(held));
             }
             Entry::Occupied(_) => {}
         }
@@ -102,10 +110,37 @@ impl Leases {
         let mut leases = self.held.lock();
         if let Some(held) = leases.remove(&token.job) {
             if held.token == *token {
-                held.orders.send_replace(Order::Lost);
+                self.end(held);
             } else {
                 leases.insert(token.job, held);
             }
+        }
+    }
+
+    fn end(&self, held: Held) {
+        held.orders.send_replace(Order::Lost);
+        if held.has_place && !held.orders.is_closed() {
+            let mut letting_go = self.letting_go.lock();
+            letting_go.retain(|orders| !orders.is_closed());
+            letting_go.push(held.orders);
+        }
+    }
+
+    /// Waits until the handlers in this process whose leases were lost have let go, so that no other begins in their place
+    /// before. One that blocks its thread cannot be stopped, and is not waited for any longer. Cancel safe.
+    pub async fn have_let_go(&self) {
+        let ended: Vec<_> = {
+            let mut ended = self.letting_go.lock();
+            ended.retain(|orders| !orders.is_closed());
+            ended.clone()
+        };
+        let closed = async {
+            for orders in &ended {
+                orders.closed().await;
+            }
+        };
+        if tokio::time::timeout(LETTING_GO_MAX, closed).await.is_err() {
+            self.letting_go.lock().retain(|orders| !ended.iter().any(|other| other.same_channel(orders)));
         }
     }
 
@@ -122,12 +157,12 @@ impl Leases {
     /// Takes note of a step that a job has taken.
     pub fn follow(&self, job: &Job, now: Timestamp) {
         let mut leases = self.held.lock();
-        let Some(held) = leases.get_mut(&job.id) else { return };
-        if job.lease_token() != Some(held.token) {
-            held.orders.send_replace(Order::Lost);
-            leases.remove(&job.id);
+        let Entry::Occupied(mut entry) = leases.entry(job.id) else { return };
+        if job.lease_token() != Some(entry.get().token) {
+            self.end(entry.remove());
             return;
         }
+        let held = entry.get_mut();
         held.attempt = job.attempt;
         if let (State::Cancelling, Some(deadline)) = (job.state, job.cancel_deadline) {
             held.orders.send_if_modified(|order| {
@@ -167,6 +202,15 @@ impl Leases {
     /// What is latest-wins of the attempt under this lease.
     pub fn live(&self, token: &LeaseToken) -> Option<Live> {
         self.with(token, |held| held.live.clone()).ok()
+    }
+
+    /// The same, as of the end of the attempt, which its holder is about to report: it does no more.
+    pub fn last_live(&self, token: &LeaseToken) -> Live {
+        let last = self.with(token, |held| {
+            held.has_place = false;
+            held.live.clone()
+        });
+        last.unwrap_or_default()
     }
 
     /// What is latest-wins of a job's current attempt, if that is held here.

@@ -64,14 +64,22 @@ impl Engine {
             in_process: worker.in_process,
         };
         // A caller that is gone by then must not leave jobs behind that nobody runs.
-        let mut pending =
-            PendingClaim { engine: self, answer: Some(shared.committer().queue(Operation::Claim(claim))) };
+        let mut pending = PendingClaim {
+            engine: self,
+            answer: Some(shared.committer().queue(Operation::Claim(claim))),
+            claimed: Vec::new(),
+        };
         let Some(answer) = &mut pending.answer else { return Ok(Vec::new()) };
         let outcome = answer.await.map_err(|_| Error::Unavailable("the server is stopping".into()));
         pending.answer = None;
         let Outcome::Claim(claimed) = outcome?? else {
             unreachable!("an outcome is of its operation's kind")
         };
+        pending.claimed = claimed;
+        if pending.claimed.iter().any(|claimed| claimed.snapshot.job.options.concurrency.is_some()) {
+            shared.leases.have_let_go().await;
+        }
+        let claimed = std::mem::take(&mut pending.claimed);
         Ok(claimed.into_iter().filter_map(|claimed| self.leased(claimed)).collect())
     }
 
@@ -128,7 +136,7 @@ impl Engine {
     /// Records success, after all output is durable.
     pub async fn complete(&self, token: &LeaseToken, result: Bytes) -> Result<State, Error> {
         self.flush(token).await?;
-        let live = self.shared().leases.live(token).unwrap_or_default();
+        let live = self.shared().leases.last_live(token);
         self.apply(token, Command::Complete { lease: *token, result, live, output_bytes: None }).await
     }
 
@@ -141,21 +149,21 @@ impl Engine {
     ) -> Result<State, Error> {
         // Output that could not be recorded may well be what the attempt failed of.
         let _ = self.flush(token).await;
-        let live = self.shared().leases.live(token).unwrap_or_default();
+        let live = self.shared().leases.last_live(token);
         let jitter = self.shared().jitter();
         self.apply(token, Command::Fail { lease: *token, failure, retry_delay, live, jitter }).await
     }
 
     /// Gives the job back; the attempt does not count.
     pub async fn release(&self, token: &LeaseToken, reason: String, delay: Duration) -> Result<State, Error> {
-        let live = self.shared().leases.live(token).unwrap_or_default();
+        let live = self.shared().leases.last_live(token);
         self.apply(token, Command::Release { lease: *token, reason, delay, live }).await
     }
 
     /// Ends an attempt because its process, which is this one, is about to stop; it does not count.
     pub async fn interrupt(&self, token: &LeaseToken) -> Result<State, Error> {
         let shared = self.shared();
-        let live = shared.leases.live(token).unwrap_or_default();
+        let live = shared.leases.last_live(token);
         let (keeper, jitter) = (shared.store.keeper(), shared.jitter());
         let cause = LeaseEnd::Restarted;
         self.apply(token, Command::EndLease { epoch: token.epoch, keeper, cause, live, jitter }).await
@@ -194,20 +202,29 @@ impl Engine {
 struct PendingClaim<'a> {
     engine: &'a Engine,
     answer: Option<super::commit::Answer>,
+    claimed: Vec<Claimed>,
 }
 
 impl Drop for PendingClaim<'_> {
     fn drop(&mut self) {
-        if let Some(answer) = self.answer.take() {
-            let engine = self.engine.clone();
-            tokio::spawn(async move {
-                let Ok(Outcome::Claim(claimed)) = received(answer).await else { return };
-                for token in claimed.iter().map(|claimed| claimed.token) {
-                    if let Err(error) = engine.give_up(&token).await {
-                        tracing::warn!(%error, job = %token.job, "a lease that nobody waited for stays");
-                    }
-                }
-            });
+        let (answer, claimed) = (self.answer.take(), std::mem::take(&mut self.claimed));
+        if answer.is_none() && claimed.is_empty() {
+            return;
         }
+        let engine = self.engine.clone();
+        tokio::spawn(async move {
+            let claimed = match answer {
+                None => claimed,
+                Some(answer) => match received(answer).await {
+                    Ok(Outcome::Claim(claimed)) => claimed,
+                    _ => return,
+                },
+            };
+            for token in claimed.iter().map(|claimed| claimed.token) {
+                if let Err(error) = engine.give_up(&token).await {
+                    tracing::warn!(%error, job = %token.job, "a lease that nobody waited for stays");
+                }
+            }
+        });
     }
 }

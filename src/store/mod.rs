@@ -9,7 +9,7 @@ mod record;
 mod sqlite;
 
 pub use memory::MemoryStore;
-pub use sqlite::{Settings, SqliteStore};
+pub use sqlite::{BackedUp, Settings, SqliteStore, back_up};
 
 use crate::job::{
     Command, Event, Filter, Job, JobId, Keeper, LeaseToken, Live, Refusal, RequestKey, Sequence, Snapshot,
@@ -378,6 +378,25 @@ pub enum OpenError {
     Failed {
         /// The data folder.
         folder: String,
+        /// What went wrong.
+        why: String,
+    },
+}
+
+/// Why a store could not be backed up.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The folder has no store in it.
+    #[error("there is no store in {0}")]
+    NoStore(String),
+    /// A backup never takes another file's place.
+    #[error("{0} is there already")]
+    Exists(String),
+    /// It could not be read, or not be written.
+    #[error("cannot back up to {file}: {why}")]
+    Failed {
+        /// The backup.
+        file: String,
         /// What went wrong.
         why: String,
     },

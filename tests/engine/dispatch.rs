@@ -1,7 +1,7 @@
 //! A worker that waits for work has it as soon as there is some.
 
 use crate::bench::*;
-use longhaul::engine::{Engine, Leased, Worker};
+use longhaul::engine::{Engine, Leased, Order, Worker};
 use longhaul::job::*;
 use longhaul::store::{Operation, Store, Submission};
 use std::sync::Arc;
@@ -58,6 +58,35 @@ async fn a_place_that_becomes_free_wakes_a_worker_that_waits() {
     bench.complete(&first.token).await;
 
     assert_eq!(got(waiter).await, second);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_job_of_a_key_begins_before_the_handler_that_lost_its_place_has_let_go() {
+    let bench = Bench::new().await;
+    let bounded = |options: &mut Options| {
+        keyed(options);
+        options.start_to_close_timeout = Some(SECOND);
+        options.retry.maximum_attempts = 1;
+    };
+    bench.start_with(bounded).await;
+    let Leased { orders: handler, .. } = bench.lease().await;
+    let second = bench.start_with(bounded).await;
+    let third = bench.start_with(keyed).await;
+
+    let waiter = waiting(&bench, pool()).await;
+    bench.pass(SECOND * 3 / 2).await;
+    assert_eq!(*handler.borrow(), Order::Lost);
+    assert_eq!(bench.state(second).await, State::Running);
+    assert!(!waiter.is_finished(), "two of one key are at work");
+    drop(handler);
+    let Leased { token, orders: blocked, .. } = within(waiter).await.unwrap();
+    assert_eq!(token.job, second);
+
+    // One that never lets go is not waited for much longer.
+    let waiter = waiting(&bench, pool()).await;
+    bench.pass(3 * SECOND).await;
+    assert_eq!(*blocked.borrow(), Order::Lost);
+    assert_eq!(got(waiter).await, third);
 }
 
 #[tokio::test(start_paused = true)]

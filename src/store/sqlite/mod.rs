@@ -1,5 +1,6 @@
 //! Jobs in SQLite: one connection that writes, a few that read, and one that moves the log into the database.
 
+mod backup;
 mod checkpoint;
 mod claim;
 mod counters;
@@ -15,6 +16,7 @@ mod writer;
 
 use super::{Count, Error, EventLimit, Listed, OpenError, Operation, Outcome, Page, Parts, Rank, Store};
 use crate::job::{Event, Filter, Job, JobId, Keeper, Sequence, Snapshot, Timestamp};
+pub use backup::{BackedUp, back_up};
 use checkpoint::Checkpointer;
 use parking_lot::Mutex;
 use reader::Readers;

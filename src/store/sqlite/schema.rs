@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The version of the tables.
-const VERSION: u32 = 2;
+pub const VERSION: u32 = 2;
 
 /// What every connection is set to. FULL: each commit is on the disk before it is answered.
 const PRAGMAS: &str = "PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF; PRAGMA busy_timeout=5000;
@@ -101,7 +101,7 @@ impl Folder {
             Err(TryLockError::Error(error)) => return Err(failed(&error)),
         }
         let store = path.join("store");
-        let folder = Self { database: store.join("longhaul.db"), _lock: lock };
+        let folder = Self { database: database(path), _lock: lock };
         if !store.try_exists().map_err(|error| failed(&error))? {
             sync_above(path).map_err(|error| failed(&error))?;
             create_store(path, &store, keeper).map_err(|error| failed(&error))?;
@@ -140,7 +140,13 @@ impl Folder {
     }
 }
 
-fn connect(database: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+/// Where a data folder has its database.
+pub fn database(folder: &Path) -> PathBuf {
+    folder.join("store").join("longhaul.db")
+}
+
+/// A connection to a store that is there.
+pub fn connect(database: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(database, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.execute_batch(PRAGMAS)?;
     // Keeps prepared statements as they are: otherwise each new value bound is a reason to plan anew.
@@ -149,7 +155,8 @@ fn connect(database: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn read_version(connection: &Connection) -> rusqlite::Result<u32> {
+/// The version of a store's tables.
+pub fn read_version(connection: &Connection) -> rusqlite::Result<u32> {
     connection.query_row("SELECT value FROM meta WHERE name = 'version'", [], |row| row.get(0))
 }
 
@@ -194,6 +201,7 @@ fn create_store(parent: &Path, store: &Path, keeper: u64) -> Result<(), Box<dyn 
     Ok(())
 }
 
-fn sync(folder: &Path) -> std::io::Result<()> {
+/// Flushes the names in a folder.
+pub fn sync(folder: &Path) -> std::io::Result<()> {
     File::open(folder)?.sync_all()
 }
