@@ -1,7 +1,7 @@
 //! Which jobs a list or a watch is about, and where a list goes on.
 
 use super::request::{Violations, checked_timestamp};
-use crate::job::{Filter, State, Violation, check_kind, check_labels};
+use crate::job::{Filter, State, Timestamp, Violation, check_kind, check_labels};
 use crate::proto;
 use prost::Message;
 
@@ -44,7 +44,11 @@ pub fn filter(filter: Option<proto::JobFilter>) -> Result<Filter, Violations> {
         violations.extend(others.into_iter().map(inside));
     }
     let mut time = |time: Option<prost_types::Timestamp>, field| {
-        checked_timestamp(time?, field).map_err(|violation| violations.push(violation)).ok()
+        let time = time?;
+        // Jobs have times in whole microseconds: the first one that is not before a bound is the same bound.
+        let part = i64::from(time.nanos % 1_000 > 0);
+        let checked = checked_timestamp(time, field).map_err(|violation| violations.push(violation)).ok()?;
+        Some(Timestamp::from_micros(checked.as_micros() + part))
     };
     let created_from = time(create_time_min, "filter.create_time_min");
     let created_before = time(create_time_max, "filter.create_time_max");
@@ -151,6 +155,23 @@ mod tests {
         let filter = filter(Some(proto::JobFilter { states, ..Default::default() })).unwrap();
 
         assert_eq!(filter.states, State::ALL);
+    }
+
+    #[test]
+    fn a_bound_between_two_microseconds_is_the_later_one() {
+        let bound = |nanos| Some(prost_types::Timestamp { seconds: 1, nanos });
+
+        for (nanos, micros) in [(0, 1_000_000), (1, 1_000_001), (1_000, 1_000_001), (1_999, 1_000_002)] {
+            let message = proto::JobFilter {
+                create_time_min: bound(nanos),
+                create_time_max: bound(nanos),
+                ..Default::default()
+            };
+            let Filter { created_from, created_before, .. } = filter(Some(message)).unwrap();
+
+            assert_eq!(created_from, Some(Timestamp::from_micros(micros)), "{nanos} ns");
+            assert_eq!(created_before, created_from);
+        }
     }
 
     #[test]
