@@ -340,6 +340,20 @@ def test_a_request_id_names_one_request_of_a_batch(server):
     assert kinds(server, "a-kind", "b-kind") == 0
 
 
+def test_a_batch_that_repeats_a_forgotten_job_starts_nothing(server):
+    """It was answered with NOT_FOUND too, but the others were started."""
+    named = simulate(request_id="forgotten")
+    job = server.jobs.StartJob(named, timeout=30)
+    watch(server, job)
+    server.jobs.DeleteJob(job_service_pb2.DeleteJobRequest(job_id=job.id), timeout=30)
+    other = job_service_pb2.StartJobRequest(kind="beside-it")
+
+    refusal = refused(server.jobs.BatchStartJobs, batch(other, named, other))
+
+    assert (refusal.code, refusal.reason) == ("NOT_FOUND", "JOB_NOT_FOUND")
+    assert kinds(server, "beside-it") == 0
+
+
 def test_a_full_queue_takes_none_of_a_batch(start_server):
     server = start_server("--queue-max", "3")
     waiting = job_service_pb2.StartJobRequest(kind="nobody-does-this")
