@@ -89,6 +89,83 @@ fn the_exit_code_says_how_it_ended() {
     assert!(text(&nobody.stderr).contains("longhaul serve"), "{}", text(&nobody.stderr));
 }
 
+/// Every line that a command prints, as JSON.
+fn json(arguments: &[&str]) -> Vec<Value> {
+    let output = run(&[arguments, &["--json"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
+    lines(&output).into_iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn every_command_has_its_messages_as_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_server, at) = serve(&folder);
+    let waiting = json(&["start", "nobody", &at, "--label", "team=voice"]);
+    let waiting = waiting[0]["id"].as_str().unwrap();
+    let watched = json(&["start", "simulate", &at, "--watch", "--input", r#"{"seconds":0}"#]);
+    let done = watched[0]["jobId"].as_str().unwrap();
+
+    let listed = json(&["list", &at]);
+    let labelled = json(&["list", &at, "--label", "team=voice", "--state", "pending"]);
+    let history = json(&["history", &at, done]);
+    let cancelled = json(&["cancel", &at, waiting]);
+    let retried = json(&["retry", &at, waiting]);
+    let deleted = json(&["delete", &at, done, waiting]);
+
+    assert_eq!(listed.iter().map(|job| &job["id"]).collect::<Vec<_>>(), [done, waiting]);
+    assert_eq!(labelled.iter().map(|job| &job["id"]).collect::<Vec<_>>(), [waiting]);
+    let sequences: Vec<&str> = history.iter().map(|event| event["sequence"].as_str().unwrap()).collect();
+    assert!(sequences.len() > 3 && sequences[0] == "1", "{history:?}");
+    assert_eq!(cancelled[0]["state"], "CANCELLED");
+    assert_eq!((&retried[0]["retryOf"], &retried[0]["labels"]["team"]), (&waiting.into(), &"voice".into()));
+    assert_eq!(deleted, [serde_json::json!({}), serde_json::json!({})]);
+    assert_eq!(json(&["list", &at]).len(), 1);
+}
+
+#[test]
+fn what_cannot_be_done_to_a_job_is_told_with_its_ticket() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_server, at) = serve(&folder);
+    let unknown = "0199a6d0-3c6a-7c5e-9d1b-5a8f0f6f2c11";
+    let started = run(&["start", "nobody", &at]);
+    let active = text(&started.stdout).trim();
+
+    for (arguments, code, words) in [
+        (vec!["cancel", unknown], 2, "no such job"),
+        (vec!["delete", unknown], 2, "no such job"),
+        (vec!["retry", unknown], 2, "no such job"),
+        (vec!["history", unknown], 2, "no such job"),
+        (vec!["history", "not a ticket"], 2, "job_id"),
+        (vec!["delete", active], 1, "has not ended"),
+        (vec!["retry", active], 1, "has not ended"),
+        (vec!["list", "--limit", "0"], 2, "limit"),
+        (vec!["list", "--state", "done"], 2, "possible values"),
+        (vec!["list", "--label", "team"], 2, "key=value"),
+    ] {
+        let output = run(&[&arguments[..], &[&at]].concat());
+        let said = text(&output.stderr).to_lowercase();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains(words), "{arguments:?}: {said}");
+        assert_eq!(text(&output.stdout), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn whoever_reads_may_stop_at_any_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_server, at) = serve(&folder);
+    run(&["start", "nobody", &at]);
+
+    for command in [&["list", &at][..], &["list", "--json", &at], &["man"], &["completions", "bash"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = longhaul().args(command).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let output = output.wait_with_output().unwrap();
+
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""), "{command:?}");
+    }
+}
+
 #[test]
 fn a_watch_goes_on_where_it_was_when_its_server_was_killed() {
     let folder = tempfile::tempdir().unwrap();
@@ -152,13 +229,13 @@ fn a_watch_gives_up_when_its_patience_ends() {
 }
 
 #[test]
-fn the_demo_shows_three_jobs_of_which_one_fails_twice() {
+fn the_demo_shows_four_jobs_of_which_one_fails_twice() {
     let demo = run(&["demo", "--exit", "--listen", "127.0.0.1:0"]);
 
     let shown = text(&demo.stdout);
     let count = |what: &str| shown.lines().filter(|line| line.contains(what)).count();
     assert_eq!(demo.status.code(), Some(0), "{}", text(&demo.stderr));
-    assert_eq!((count("SUCCEEDED"), count("RETRYING")), (3, 2), "{shown}");
+    assert_eq!((count("SUCCEEDED"), count("RETRYING")), (4, 2), "{shown}");
     assert_eq!(count("unlucky    SUCCEEDED   attempt 3"), 1, "{shown}");
 }
 

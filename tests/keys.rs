@@ -271,8 +271,7 @@ impl Caller {
             ..Default::default()
         };
         if chance.random_range(0..10) == 0 {
-            let soon = std::time::SystemTime::now() + Duration::from_millis(chance.random_range(0..100));
-            options.schedule_time = Some(soon.into());
+            options.schedule_time = in_time(Duration::from_millis(chance.random_range(0..100)));
         }
         if chance.random_range(0..10) == 0 {
             // Some attempts are ended from outside.

@@ -19,6 +19,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// More than the largest job, whose input and result take more as messages than as text.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// Where the server is unless told otherwise.
+pub const SERVER: &str = "http://127.0.0.1:3000";
 /// Under which the help shows what every client command takes.
 pub const HEADING: &str = "Server and output";
 
@@ -26,7 +28,7 @@ pub const HEADING: &str = "Server and output";
 #[derive(Args, Clone, Debug)]
 pub struct Connect {
     /// The server
-    #[arg(long, help_heading = HEADING, env = "LONGHAUL_SERVER", value_name = "URL", default_value = "http://127.0.0.1:3000")]
+    #[arg(long, help_heading = HEADING, env = "LONGHAUL_SERVER", value_name = "URL", default_value = SERVER)]
     pub server: String,
     /// Print the server's messages as JSON, one a line
     #[arg(long, help_heading = HEADING)]

@@ -19,6 +19,8 @@ pub trait Screen: Send {
     fn reconnecting(&mut self, view: &View);
     /// The job has ended.
     fn end(&mut self, view: &View);
+    /// Nobody wants to see more, though the job has not ended.
+    fn leave(&mut self);
 }
 
 /// Watches to the end and returns what is known then.

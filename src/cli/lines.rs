@@ -75,6 +75,8 @@ impl<W: Write + Send> Screen for Lines<W> {
     }
 
     fn end(&mut self, _: &View) {}
+
+    fn leave(&mut self) {}
 }
 
 /// Writes when and to whom what happened: a line, or several where the text has several.
@@ -164,4 +166,6 @@ impl Screen for JsonLines {
     fn reconnecting(&mut self, _: &View) {}
 
     fn end(&mut self, _: &View) {}
+
+    fn leave(&mut self) {}
 }

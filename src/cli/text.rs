@@ -1,6 +1,7 @@
 //! Text that came from elsewhere, as it may be shown on a terminal; and standard output, where nobody may be reading any
 //! more. What is for programs (`--json`, output into a file) does not come by here.
 
+use console::measure_text_width;
 use std::borrow::Cow;
 use std::io::{self, Write as _};
 
@@ -19,6 +20,20 @@ pub fn one_line(text: &str) -> String {
 /// What fits into so many columns; an ellipsis says that there was more.
 pub fn shortened(text: &str, columns: usize) -> Cow<'_, str> {
     console::truncate_str(text, columns, "…")
+}
+
+/// The end of a text as far as it fits into so many columns; an ellipsis says that there was more.
+pub fn ending(text: &str, columns: usize) -> Cow<'_, str> {
+    if measure_text_width(text) <= columns {
+        return Cow::Borrowed(text);
+    }
+    let mut room = columns.saturating_sub(1);
+    let mut start = text.len();
+    for (at, c) in text.char_indices().rev() {
+        let Some(left) = room.checked_sub(measure_text_width(c.encode_utf8(&mut [0; 4]))) else { break };
+        (room, start) = (left, at);
+    }
+    Cow::Owned(format!("…{}", &text[start..]))
 }
 
 /// Embedding, override and isolate of Unicode's bidirectional algorithm (UAX #9).
@@ -64,5 +79,9 @@ mod tests {
         assert_eq!(shortened("short", 5), "short");
         assert_eq!(shortened("longer", 5), "long…");
         assert_eq!(shortened("日本語です", 6), "日本…");
+        assert_eq!(ending("short", 5), "short");
+        assert_eq!(ending("longer", 5), "…nger");
+        assert_eq!(ending("日本語です", 6), "…です");
+        assert_eq!(ending("longer", 0), "…");
     }
 }

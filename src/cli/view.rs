@@ -23,6 +23,10 @@ pub struct View {
     pub failure: Option<Failure>,
     /// What the job returned, where the watch saw it succeed.
     pub result: Option<Value>,
+    /// About where it stands among those that wait for its kind; 0 where that is not known.
+    pub queue_position: i32,
+    /// When the newest message was recorded.
+    pub time: Option<Timestamp>,
     /// When the ticket was issued.
     pub create_time: Option<Timestamp>,
     /// When the attempt began.
@@ -45,6 +49,7 @@ impl View {
     /// Takes in a message.
     pub fn apply(&mut self, event: &JobEvent) {
         let Some(body) = &event.event else { return };
+        self.time = event.event_time.or(self.time);
         match body {
             job_event::Event::Snapshot(snapshot) => {
                 let Some(job) = &snapshot.job else { return };
@@ -56,6 +61,7 @@ impl View {
                 self.failure = job.failure.clone();
                 self.create_time = job.create_time;
                 self.attempt_start_time = job.attempt_start_time;
+                self.queue_position = job.queue_position;
                 self.known = job.sequence;
             }
             job_event::Event::Output(output) => {
@@ -74,6 +80,7 @@ impl View {
                     return;
                 }
                 self.state = change.state();
+                self.queue_position = 0;
                 self.failure = change.failure.clone();
                 if event.attempt != self.attempt {
                     self.attempt = event.attempt;
@@ -90,11 +97,11 @@ impl View {
                 self.progress.stage = stage.name.clone();
             }
             job_event::Event::Progress(progress) => self.progress = progress.clone(),
+            job_event::Event::QueueUpdate(update) => self.queue_position = update.position,
             job_event::Event::Stage(_)
             | job_event::Event::Log(_)
             | job_event::Event::Metrics(_)
-            | job_event::Event::Keepalive(_)
-            | job_event::Event::QueueUpdate(_) => {}
+            | job_event::Event::Keepalive(_) => {}
         }
     }
 
@@ -164,7 +171,7 @@ pub fn is_final(state: State) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::{Job, OutputReset, Snapshot, StateChange, job_event::Event};
+    use crate::proto::{Job, OutputReset, QueueUpdate, Snapshot, StateChange, job_event::Event};
 
     fn at(seconds: i64) -> Option<Timestamp> {
         Some(Timestamp { seconds, nanos: 0 })
@@ -252,6 +259,17 @@ mod tests {
         ];
 
         assert_eq!(view(&events).progress.fraction, None);
+    }
+
+    #[test]
+    fn a_place_in_the_queue_is_known_while_the_job_waits() {
+        let update = Event::QueueUpdate(QueueUpdate { position: 3, ..Default::default() });
+
+        let mut view = view(&[snapshot(State::Pending, 0, 1), event(1, 0, update)]);
+        assert_eq!(view.queue_position, 3);
+
+        view.apply(&moved(2, 1, State::Running));
+        assert_eq!(view.queue_position, 0);
     }
 
     #[test]

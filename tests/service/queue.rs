@@ -84,10 +84,7 @@ async fn a_job_stands_behind_those_of_higher_priority_and_those_before_it() {
 async fn a_job_that_is_not_in_the_queue_yet_has_no_place_in_it() {
     let server = Server::start().await;
     let mut client = server.client().await;
-    let later = Some(JobOptions {
-        schedule_time: Some((std::time::SystemTime::now() + Duration::from_secs(600)).into()),
-        ..Default::default()
-    });
+    let later = Some(JobOptions { schedule_time: in_time(Duration::from_secs(600)), ..Default::default() });
 
     let scheduled = ok(client.start_job(StartJobRequest { options: later, ..start("nobody", "{}") })).await;
     let next = ok(client.start_job(start("nobody", "{}"))).await;

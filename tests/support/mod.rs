@@ -7,6 +7,7 @@ pub mod puppet;
 
 use longhaul::cli::serve::{self, Running};
 use longhaul::cli::settings::{Options, Settings};
+use longhaul::clock::{Clock, SystemClock};
 use longhaul::processor;
 use longhaul::proto::job::State;
 use longhaul::proto::job_service_client::JobServiceClient;
@@ -101,6 +102,12 @@ pub fn start(kind: &str, input: &str) -> StartJobRequest {
         payload: Some(Payload::InputJson(input.to_owned())),
         ..Default::default()
     }
+}
+
+/// That much later than now.
+pub fn in_time(duration: Duration) -> Option<prost_types::Timestamp> {
+    let micros = SystemClock::new().now().after(duration).as_micros();
+    Some(prost_types::Timestamp { seconds: micros / 1_000_000, nanos: (micros % 1_000_000 * 1_000) as i32 })
 }
 
 /// A request for a simulated job that takes no time to speak of.

@@ -55,7 +55,7 @@ impl Readers {
 
     /// As [`Store::list`](crate::store::Store::list).
     pub fn list(&self, tenant: &str, filter: &Filter, page: Page, parts: Parts) -> Result<Listed, Error> {
-        Ok(list::list(&mut *self.connection(), tenant, filter, page, parts)?)
+        Ok(list::list(&mut self.connection(), tenant, filter, page, parts)?)
     }
 
     /// As [`Store::count`](crate::store::Store::count).
