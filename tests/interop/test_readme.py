@@ -21,6 +21,7 @@ SECONDS = 60
 ELSEWHERE = {
     "cargo run --release -- demo": ("tests/cli.rs", '"demo"'),
     "longhaul serve --listen 127.0.0.1:3000 --data-dir ./jobs --slots 4": ("tests/interop/conftest.py", '"--slots", "4"'),
+    "longhaul backup jobs.db --data-dir ./jobs": ("tests/backup.rs", '.arg("backup")'),
     "tests/run": (".ci/run", "tests/run"),
 }
 

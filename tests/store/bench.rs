@@ -185,6 +185,35 @@ impl Bench {
         }
     }
 
+    pub fn retry(&mut self, job: JobId, request: Option<RequestKey>) -> Result<Submitted, Rejection> {
+        let retry = Retry { job, tenant: DEFAULT_TENANT.into(), request, chance: self.draw() };
+        match self.commit_one(Operation::Retry(retry)) {
+            Outcome::Retry(outcome) => outcome,
+            other => panic!("not the outcome of a retry: {other:?}"),
+        }
+    }
+
+    pub fn delete(&self, job: JobId) -> Result<Forgotten, Rejection> {
+        match self.commit_one(Operation::Delete(job)) {
+            Outcome::Delete(outcome) => outcome.map(|forgotten| *forgotten),
+            other => panic!("not the outcome of a deletion: {other:?}"),
+        }
+    }
+
+    pub fn prune(&self, limit: usize) -> Pruned {
+        match self.commit_one(Operation::Prune { limit }) {
+            Outcome::Prune(pruned) => pruned,
+            other => panic!("not the outcome of pruning: {other:?}"),
+        }
+    }
+
+    /// Forgets all whose time is over.
+    pub fn prune_all(&self) {
+        let more = |_: &usize| self.prune(10).next_due.is_some_and(|due| due <= self.now);
+        let steps = (0..1_000).take_while(more).count();
+        assert!(steps < 1_000, "it never ends");
+    }
+
     pub fn keep_live(&self, job: JobId, attempt: u32, live: Live) {
         let outcome = self.commit_one(Operation::KeepLive(vec![LiveUpdate { job, attempt, live }]));
         assert!(matches!(outcome, Outcome::KeepLive));

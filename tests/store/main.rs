@@ -6,7 +6,9 @@
 mod bench;
 mod builders;
 mod disk;
+mod migrate;
 mod mutants;
+mod plans;
 mod random;
 
 mod suite;

@@ -42,6 +42,21 @@ use std::sync::Once;
 #[case(Flaw::OldestFirst, "a_list_pages_through_a_tenants_jobs_newest_first")]
 #[case(Flaw::AnyTenant, "a_list_pages_through_a_tenants_jobs_newest_first")]
 #[case(Flaw::OnlyAcceptedHeld, "a_lease_that_nobody_heard_of_is_found")]
+#[case(Flaw::NoStates, "a_list_by_states_has_the_jobs_in_them")]
+#[case(Flaw::NoKinds, "a_list_by_kinds_has_the_jobs_of_them")]
+#[case(Flaw::NoLabels, "a_list_by_labels_has_the_jobs_with_all_of_them")]
+#[case(Flaw::NoTimes, "a_list_by_time_has_what_was_created_within_it")]
+#[case(Flaw::BetweenPages, "a_list_by_everything_has_what_matches_everything")]
+#[case(Flaw::HugePages, "a_page_has_a_limit_of_bytes_and_is_never_empty")]
+#[case(Flaw::CountsTheForgotten, "jobs_are_counted_by_kind_and_state")]
+#[case(Flaw::CountsOfAllTenants, "jobs_are_counted_by_kind_and_state")]
+#[case(Flaw::QueueByAge, "a_queue_shows_who_is_next")]
+#[case(Flaw::RetriesTwice, "a_retry_with_a_request_id_happens_once")]
+#[case(Flaw::DeletesTheActive, "only_what_has_ended_is_retried_or_deleted")]
+#[case(Flaw::RequestIdsForgotten, "a_request_id_outlives_its_job_by_a_day")]
+#[case(Flaw::HistoryStays, "a_deleted_job_is_gone_with_all_that_belongs_to_it")]
+#[case(Flaw::PrunesTooEarly, "jobs_are_pruned_when_their_time_is_over_and_not_before")]
+#[case(Flaw::PrunesWithoutLimit, "pruning_goes_in_steps_and_the_longest_over_first")]
 fn a_broken_store_is_found_out(#[case] flaw: Flaw, #[case] case: &str) {
     let failed = failures(flaw);
 

@@ -3,8 +3,10 @@
 pub mod batch;
 pub mod claim;
 pub mod fencing;
+pub mod forget;
 pub mod history;
 pub mod keys;
+pub mod lists;
 pub mod live;
 pub mod reads;
 pub mod submit;
@@ -85,6 +87,26 @@ macro_rules! cases {
             held_passes_over_what_others_keep
             the_keeper_keeps_its_name
             a_reader_sees_a_whole_batch_or_nothing_of_it;
+        lists:
+            a_list_by_states_has_the_jobs_in_them
+            a_list_by_kinds_has_the_jobs_of_them
+            a_list_by_labels_has_the_jobs_with_all_of_them
+            a_list_by_time_has_what_was_created_within_it
+            a_list_by_everything_has_what_matches_everything
+            a_page_has_a_limit_of_bytes_and_is_never_empty
+            a_list_goes_on_where_it_was_whatever_happens_meanwhile
+            jobs_are_counted_by_kind_and_state
+            a_queue_shows_who_is_next;
+        forget:
+            a_retry_is_a_new_job_with_the_same_wish
+            a_retry_with_a_request_id_happens_once
+            only_what_has_ended_is_retried_or_deleted
+            a_deleted_job_is_gone_with_all_that_belongs_to_it
+            a_request_id_outlives_its_job_by_a_day
+            jobs_are_pruned_when_their_time_is_over_and_not_before
+            pruning_goes_in_steps_and_the_longest_over_first
+            a_long_history_is_gone_at_once_and_goes_in_steps
+            an_id_is_never_given_again;
         live:
             the_latest_that_was_kept_is_shown
             what_belongs_to_another_attempt_is_passed_over

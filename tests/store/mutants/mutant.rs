@@ -51,6 +51,26 @@ pub enum Flaw {
     AnyTenant,
     /// Claims that are not accepted are not among those held.
     OnlyAcceptedHeld,
+    /// One part of a filter is not looked at.
+    NoStates,
+    NoKinds,
+    NoLabels,
+    NoTimes,
+    /// The last job of a page that is not the last is on none.
+    BetweenPages,
+    HugePages,
+    /// Whoever is forgotten is still counted.
+    CountsTheForgotten,
+    CountsOfAllTenants,
+    QueueByAge,
+    /// The request id of a retry means nothing.
+    RetriesTwice,
+    DeletesTheActive,
+    /// The request id goes with its job.
+    RequestIdsForgotten,
+    HistoryStays,
+    PrunesTooEarly,
+    PrunesWithoutLimit,
 }
 
 pub struct MutantFixture {
@@ -74,6 +94,8 @@ impl Fixture for MutantFixture {
                 MemoryStore::new(queue_max, KEEPER)
             }
         };
+        let forgotten = self.opened.as_ref().map(|mutant| mutant.lock(&mutant.forgotten).clone());
+        let forgotten = forgotten.unwrap_or_default();
         let mutant = Mutant {
             flaw: self.flaw,
             reopened: self.opened.is_some(),
@@ -82,6 +104,7 @@ impl Fixture for MutantFixture {
             jobs: Mutex::default(),
             last_claim: Mutex::default(),
             lists: AtomicUsize::new(0),
+            forgotten: Mutex::new(forgotten),
         };
         // What it has seen is what it has to sweep.
         if let Some(opened) = &self.opened {
@@ -100,6 +123,7 @@ struct Mutant {
     jobs: Mutex<Vec<JobId>>,
     last_claim: Mutex<Vec<Claimed>>,
     lists: AtomicUsize,
+    forgotten: Mutex<Vec<(Snapshot, Vec<Event>)>>,
 }
 
 impl Mutant {
@@ -156,13 +180,46 @@ impl Mutant {
                 }
                 self.carry_out(Operation::KeepLive(updates), now)
             }
-            operation @ (Operation::Retry(_) | Operation::Delete(_) | Operation::Prune { .. }) => {
-                self.carry_out(operation, now)
+            Operation::Retry(mut retry) => {
+                if self.flaw == Flaw::RetriesTwice {
+                    retry.request = None;
+                }
+                self.carry_out(Operation::Retry(retry), now)
+            }
+            Operation::Delete(id) => self.delete(id, now),
+            Operation::Prune { limit } => {
+                let limit = if self.flaw == Flaw::PrunesWithoutLimit { usize::MAX } else { limit };
+                let early = if self.flaw == Flaw::PrunesTooEarly { 1 } else { 0 };
+                self.carry_out(Operation::Prune { limit }, Timestamp::from_micros(now.as_micros() + early))
             }
         }
     }
 
+    fn delete(&self, id: JobId, now: Timestamp) -> Outcome {
+        if self.flaw == Flaw::DeletesTheActive {
+            let cancel = Command::Cancel { reason: String::new(), grace: Default::default() };
+            self.carry_out(Operation::Apply(id, Box::new(cancel)), now);
+        }
+        let (known, history) = {
+            let store = self.lock(&self.store);
+            let known = store.get(&[id], Parts::FULL).expect("it cannot fail").remove(0);
+            (known, store.events(&[(id, 0)], WHOLE).expect("it cannot fail").remove(0))
+        };
+        let outcome = self.carry_out(Operation::Delete(id), now);
+        if let (Outcome::Delete(Ok(_)), Some(known)) = (&outcome, known) {
+            self.lock(&self.forgotten).push((known, history));
+        }
+        outcome
+    }
+
     fn spoil_spec(&self, spec: &mut Spec) {
+        let forgotten = self.lock(&self.forgotten);
+        let is_forgotten = |request: &RequestKey| {
+            forgotten.iter().any(|(job, _)| job.request_id.as_ref() == Some(&request.id))
+        };
+        if self.flaw == Flaw::RequestIdsForgotten && spec.request.as_ref().is_some_and(is_forgotten) {
+            spec.request = None;
+        }
         match (self.flaw, &mut spec.options.concurrency) {
             (Flaw::NoPriority, _) => spec.options.priority = 0,
             (Flaw::OnePlaceTooMany, Some(concurrency)) => concurrency.limit += 1,
@@ -285,8 +342,19 @@ impl Store for Mutant {
     fn list(&self, tenant: &str, filter: &Filter, page: Page, parts: Parts) -> Result<Listed, Error> {
         self.lists.fetch_add(1, Ordering::AcqRel);
         let store = self.lock(&self.store);
+        let (mut filter, mut page) = (filter.clone(), page);
+        match self.flaw {
+            Flaw::NoStates => filter.states.clear(),
+            Flaw::NoKinds => filter.kinds.clear(),
+            Flaw::NoLabels => filter.labels.clear(),
+            Flaw::NoTimes => (filter.created_from, filter.created_before) = (None, None),
+            Flaw::HugePages => page.bytes = usize::MAX,
+            _ => {}
+        }
+        let filter = &filter;
         let mut listed = store.list(tenant, filter, page, parts)?;
         match self.flaw {
+            Flaw::BetweenPages if listed.next.is_some() => drop(listed.jobs.pop()),
             Flaw::OldestFirst => listed.jobs.reverse(),
             Flaw::AnyTenant => {
                 listed.jobs.extend(store.list("other", filter, page, parts)?.jobs);
@@ -298,18 +366,40 @@ impl Store for Mutant {
     }
 
     fn count(&self, tenant: &str, kinds: &[String], limit: usize) -> Result<Vec<Count>, Error> {
-        self.lock(&self.store).count(tenant, kinds, limit)
+        let store = self.lock(&self.store);
+        let mut counts = store.count(tenant, kinds, limit)?;
+        match self.flaw {
+            Flaw::CountsOfAllTenants => counts.extend(store.count("other", kinds, limit)?),
+            Flaw::CountsTheForgotten => {
+                counts.extend(self.lock(&self.forgotten).iter().map(|(gone, _)| Count {
+                    kind: gone.job.kind.clone(),
+                    state: gone.job.state,
+                    jobs: 1,
+                }));
+            }
+            _ => {}
+        }
+        Ok(counts)
     }
 
     fn queue(&self, tenant: &str, kind: &str, limit: usize) -> Result<Vec<Rank>, Error> {
-        self.lock(&self.store).queue(tenant, kind, limit)
+        let mut ranks = self.lock(&self.store).queue(tenant, kind, limit)?;
+        if self.flaw == Flaw::QueueByAge {
+            ranks.sort_by_key(|rank| rank.ordinal);
+        }
+        Ok(ranks)
     }
 
     fn events(&self, wanted: &[(JobId, Sequence)], limit: EventLimit) -> Result<Vec<Vec<Event>>, Error> {
         let limit = if self.flaw == Flaw::EndlessPages { WHOLE } else { limit };
         let mut histories = self.lock(&self.store).events(wanted, limit)?;
-        for history in &mut histories {
+        for ((id, _), history) in wanted.iter().zip(&mut histories) {
             match self.flaw {
+                Flaw::HistoryStays => {
+                    let forgotten = self.lock(&self.forgotten);
+                    let gone = forgotten.iter().filter(|(gone, _)| gone.job.id == *id);
+                    history.extend(gone.flat_map(|(_, history)| history.clone()));
+                }
                 Flaw::EventLost => history.retain(|event| event.sequence != 3),
                 Flaw::ResultLost => {
                     for event in history {

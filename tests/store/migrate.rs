@@ -1,0 +1,144 @@
+//! A store of version 1, as a server of that version left it, opened by this one.
+//!
+//! The fixture was made by that server itself: jobs in seven states, two with request ids, three of a concurrency key; one
+//! was running when it was killed.
+
+use crate::bench::{QUEUE_MAX, WHOLE};
+use crate::builders::first;
+use longhaul::job::*;
+use longhaul::store::*;
+use rusqlite::Connection;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+const SETTINGS: Settings = Settings { queue_max: QUEUE_MAX, readers: 2, keeper: 1 };
+
+/// A data folder with the fixture in it.
+fn old() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("store/longhaul.db");
+    std::fs::create_dir(folder.path().join("store")).unwrap();
+    let packed = std::fs::File::open("tests/store/fixtures/version1.db.gz").unwrap();
+    let unpacked = std::fs::File::create(&database).unwrap();
+    let gzip = Command::new("gzip").arg("-dc").stdin(Stdio::from(packed)).stdout(unpacked).status().unwrap();
+    assert!(gzip.success());
+    (folder, database)
+}
+
+/// What a database of any version says of its jobs, in columns for people: id, kind and state.
+fn rows(database: &PathBuf) -> Vec<(Vec<u8>, String, String)> {
+    let connection = Connection::open(database).unwrap();
+    let mut statement = connection.prepare("SELECT id, kind, state FROM jobs ORDER BY ordinal DESC").unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+fn version(database: &PathBuf) -> i64 {
+    let connection = Connection::open(database).unwrap();
+    connection.query_one("SELECT value FROM meta WHERE name = 'version'", [], |row| row.get(0)).unwrap()
+}
+
+fn list(store: &SqliteStore, filter: &Filter) -> Vec<Snapshot> {
+    store.list(DEFAULT_TENANT, filter, first(100), Parts::FULL).unwrap().jobs
+}
+
+#[test]
+fn everything_is_there_and_can_be_listed_counted_and_claimed() {
+    let (folder, database) = old();
+    let before = rows(&database);
+    assert_eq!((before.len(), version(&database)), (10, 1));
+
+    let store = SqliteStore::open(folder.path(), SETTINGS).unwrap();
+
+    let all = list(&store, &Filter::default());
+    let seen: Vec<_> = all
+        .iter()
+        .map(|snapshot| &snapshot.job)
+        .map(|job| (job.id.as_bytes().to_vec(), job.kind.clone(), job.state.name().to_owned()))
+        .collect();
+    assert_eq!(seen, before);
+    let mut expected: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for (_, kind, state) in &before {
+        *expected.entry((kind.clone(), state.clone())).or_default() += 1;
+    }
+    let counted = store.count(DEFAULT_TENANT, &[], 100).unwrap().into_iter();
+    assert_eq!(
+        counted
+            .map(|count| ((count.kind, count.state.name().to_owned()), count.jobs))
+            .collect::<BTreeMap<_, _>>(),
+        expected
+    );
+    for snapshot in &all {
+        let job = &snapshot.job;
+        let history = store.events(&[(job.id, 0)], WHOLE).unwrap().remove(0);
+        assert_eq!(history.len() as u64, job.sequence(), "{}", job.id);
+        let by_state =
+            Filter { states: vec![job.state], kinds: vec![job.kind.clone()], ..Default::default() };
+        assert!(list(&store, &by_state).contains(snapshot));
+        if !snapshot.labels.is_empty() {
+            let by_labels = Filter { labels: snapshot.labels.clone(), ..Default::default() };
+            assert!(list(&store, &by_labels).contains(snapshot));
+        }
+    }
+    assert!(all.iter().any(|snapshot| !snapshot.labels.is_empty()), "the fixture has a job with labels");
+
+    // The queue goes on, and what has ended is forgotten in its time.
+    let now = Timestamp::from_micros(1_900_000_000_000_000);
+    let claim = Claim {
+        worker: "worker".into(),
+        kinds: ["nobody".to_owned()].into(),
+        secrets: vec![1, 2, 3],
+        in_process: true,
+    };
+    let outcomes = store.commit(vec![Operation::Claim(claim), Operation::Prune { limit: 100 }], now).unwrap();
+    let [Outcome::Claim(claimed), Outcome::Prune(pruned)] = &outcomes[..] else { panic!("{outcomes:?}") };
+    assert_eq!((claimed.len(), pruned.forgotten.len()), (2, 3));
+    drop(store);
+    assert_eq!((rows(&database).len(), version(&database)), (7, 2));
+}
+
+#[test]
+fn a_request_id_of_then_stands_for_its_job() {
+    let (folder, _) = old();
+    let store = SqliteStore::open(folder.path(), SETTINGS).unwrap();
+
+    let named: Vec<Snapshot> = list(&store, &Filter::default())
+        .into_iter()
+        .filter(|snapshot| snapshot.request_id.is_some())
+        .collect();
+
+    assert_eq!(named.len(), 2);
+    for snapshot in named {
+        // Whatever it asks for now, it is known that it was another request.
+        let request = RequestKey { id: snapshot.request_id.unwrap(), fingerprint: [0; 32] };
+        let spec = Spec { request: Some(request), ..crate::builders::spec("work") };
+        let submission = Submission { spec: std::sync::Arc::new(spec), chance: 1 };
+        let outcome = store.commit(vec![Operation::Submit(vec![submission])], snapshot.job.create_time);
+        assert!(matches!(outcome.unwrap()[0], Outcome::Submit(Err(Rejection::RequestIdReused { index: 0 }))));
+    }
+}
+
+#[test]
+fn one_that_is_broken_off_leaves_the_old_store() {
+    let (folder, database) = old();
+    let before = rows(&database);
+    let connection = Connection::open(&database).unwrap();
+    // The eighth job cannot be brought over.
+    connection
+        .execute_batch(
+            "CREATE TRIGGER fault BEFORE UPDATE ON jobs WHEN (SELECT count(*) FROM jobs WHERE ordinal < OLD.ordinal) = 7
+             BEGIN SELECT RAISE(ABORT, 'the disk is on fire'); END",
+        )
+        .unwrap();
+
+    let refused = SqliteStore::open(folder.path(), SETTINGS).unwrap_err();
+
+    assert!(refused.to_string().contains("the disk is on fire"), "{refused}");
+    assert_eq!((rows(&database), version(&database)), (before.clone(), 1));
+    connection.execute_batch("DROP TRIGGER fault").unwrap();
+    drop(connection);
+    let store = SqliteStore::open(folder.path(), SETTINGS).unwrap();
+    assert_eq!(list(&store, &Filter::default()).len(), before.len());
+}
