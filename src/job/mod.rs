@@ -24,7 +24,7 @@ pub use lease::{EndedBy, EndedLease, Keeper, Lease, LeaseToken, MalformedToken};
 pub use progress::{Live, Metrics, Progress};
 pub use retry::RetryPolicy;
 pub use spec::{
-    Concurrency, DEFAULT_TENANT, Options, RequestKey, Spec, Terms, Violation, Wish, check_labels,
+    Concurrency, DEFAULT_TENANT, Options, RequestKey, Spec, Terms, Violation, Wish, check_kind, check_labels,
     check_request_id,
 };
 pub use state::State;

@@ -249,6 +249,13 @@ impl Wish {
     }
 }
 
+/// Makes sure that a text can be a kind.
+pub fn check_kind(kind: &str) -> Result<(), Vec<Violation>> {
+    let mut check = Check(Vec::new());
+    check.kind(kind);
+    if check.0.is_empty() { Ok(()) } else { Err(check.0) }
+}
+
 /// Makes sure that a text can be a request id.
 pub fn check_request_id(id: &str) -> Result<(), Vec<Violation>> {
     let mut check = Check(Vec::new());

@@ -18,7 +18,7 @@ use serde_json::json;
 pub const KIND: &str = "summarize";
 
 /// The longest summary, in sentences; more is no summary.
-const SENTENCES_MAX: usize = 100;
+const SENTENCES_MAX: i64 = 100;
 /// How many sentences are read in one go, before others have their turn.
 const PORTION: usize = 32;
 
@@ -32,10 +32,10 @@ pub struct Summarize;
 struct Input {
     text: String,
     #[serde(default = "three")]
-    sentences: usize,
+    sentences: i64,
 }
 
-fn three() -> usize {
+fn three() -> i64 {
     3
 }
 
@@ -67,10 +67,13 @@ impl Handler for Summarize {
 async fn summarize(context: &Context, input: &Input) -> Result<Bytes, Failure> {
     let sentences = sentences::split(&input.text);
     let total = sentences.len();
+    if total == 0 {
+        return Err(invalid_input("text has no word; there is nothing to summarize"));
+    }
     // Each sentence counts twice: once it is read, and once it is scored.
     let report = |stage: &str, read: usize, scored: usize| {
         context.progress(Progress {
-            fraction: Some((read + scored) as f64 / (2 * total).max(1) as f64),
+            fraction: Some((read + scored) as f64 / (2 * total) as f64),
             stage: stage.to_owned(),
             completed: (if scored > 0 { scored } else { read }) as i64,
             total: Some(total as i64),
@@ -99,7 +102,7 @@ async fn summarize(context: &Context, input: &Input) -> Result<Bytes, Failure> {
     report("Scoring", total, total)?;
 
     context.stage("Writing").await?;
-    let chosen = lexrank::best(&scores, input.sentences);
+    let chosen = lexrank::best(&scores, input.sentences as usize);
     let mut written = Vec::with_capacity(chosen.len());
     for (place, index) in chosen.into_iter().enumerate() {
         let text = sentences[index];

@@ -156,7 +156,7 @@ impl JobService for Jobs {
         request: Request<proto::CountJobsRequest>,
     ) -> Result<Response<proto::CountJobsResponse>, Status> {
         let kinds = filter::checked_kinds(request.into_inner().kinds, "kinds");
-        let kinds = kinds.map_err(|violation| status::invalid(vec![violation]))?;
+        let kinds = kinds.map_err(status::invalid)?;
         // One more tells whether there are more.
         let counts = self.engine.count(DEFAULT_TENANT, kinds, COUNTS_MAX + 1).await.map_err(refused)?;
         let truncated = counts.len() > COUNTS_MAX;

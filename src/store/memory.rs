@@ -157,9 +157,14 @@ impl Kept {
                 continue;
             };
             let key = (spec.tenant.clone(), request.id.clone());
-            let kept = self.remembered(&key, now).map(|(fingerprint, _)| fingerprint);
-            match kept.or_else(|| within.get(&key).copied()) {
-                Some(fingerprint) if fingerprint == request.fingerprint => {}
+            let kept = self.remembered(&key, now);
+            let fingerprint = kept.map(|(fingerprint, _)| fingerprint);
+            match fingerprint.or_else(|| within.get(&key).copied()) {
+                Some(fingerprint) if fingerprint == request.fingerprint => {
+                    if kept.is_some_and(|(_, id)| !self.jobs.contains_key(&id)) {
+                        return Err(Rejection::NotFound);
+                    }
+                }
                 Some(_) => return Err(Rejection::RequestIdReused { index }),
                 None => {
                     within.insert(key, request.fingerprint);

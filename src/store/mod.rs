@@ -188,7 +188,8 @@ pub struct Pruned {
 pub enum Submitted {
     /// A new job.
     Created(Box<Job>),
-    /// The job that the same request made before. It may be forgotten by now.
+    /// The job that the same request made before. That of a retry may be forgotten by now; a submission that repeats one
+    /// that is forgotten is rejected.
     Repeated(JobId),
 }
 

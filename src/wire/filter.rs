@@ -1,33 +1,40 @@
 //! Which jobs a list or a watch is about, and where a list goes on.
 
 use super::request::{Violations, checked_timestamp};
-use crate::job::{Filter, State, Violation, check_labels};
+use crate::job::{Filter, State, Timestamp, Violation, check_kind, check_labels};
 use crate::proto;
 use prost::Message;
 
 /// How many kinds a filter may name; each is looked for on its own.
 const KINDS_MAX: usize = 64;
+/// How many states it may name; there are nine, and somebody's list of them may have doubles.
+const STATES_MAX: usize = 64;
 
 /// The filter of a request.
 pub fn filter(filter: Option<proto::JobFilter>) -> Result<Filter, Violations> {
     let proto::JobFilter { states, kinds, labels, create_time_min, create_time_max } =
         filter.unwrap_or_default();
     let mut violations = Violations::new();
-    let states = states.into_iter().enumerate().filter_map(|(index, number)| match state(number) {
-        Some(state) => Some(state),
-        None => {
-            let field = format!("filter.states[{index}]");
-            violations.push(Violation::new(field, format!("{number} is no state")));
-            None
-        }
-    });
+    if states.len() > STATES_MAX {
+        let text = format!("there are {} states; the limit is {STATES_MAX}", states.len());
+        violations.push(Violation::new("filter.states", text));
+    }
+    let states =
+        states.into_iter().take(STATES_MAX).enumerate().filter_map(|(index, number)| match state(number) {
+            Some(state) => Some(state),
+            None => {
+                let field = format!("filter.states[{index}]");
+                violations.push(Violation::new(field, format!("{number} is no state")));
+                None
+            }
+        });
     // However often a state is named, it is meant once.
     let named: Vec<State> = states.collect();
     let states = State::ALL.into_iter().filter(|state| named.contains(state)).collect();
     let kinds = match checked_kinds(kinds, "filter.kinds") {
         Ok(kinds) => kinds,
-        Err(violation) => {
-            violations.push(violation);
+        Err(others) => {
+            violations.extend(others);
             Vec::new()
         }
     };
@@ -37,7 +44,11 @@ pub fn filter(filter: Option<proto::JobFilter>) -> Result<Filter, Violations> {
         violations.extend(others.into_iter().map(inside));
     }
     let mut time = |time: Option<prost_types::Timestamp>, field| {
-        checked_timestamp(time?, field).map_err(|violation| violations.push(violation)).ok()
+        let time = time?;
+        // Jobs have times in whole microseconds: the first one that is not before a bound is the same bound.
+        let part = i64::from(time.nanos % 1_000 > 0);
+        let checked = checked_timestamp(time, field).map_err(|violation| violations.push(violation)).ok()?;
+        Some(Timestamp::from_micros(checked.as_micros() + part))
     };
     let created_from = time(create_time_min, "filter.create_time_min");
     let created_before = time(create_time_max, "filter.create_time_max");
@@ -48,10 +59,19 @@ pub fn filter(filter: Option<proto::JobFilter>) -> Result<Filter, Violations> {
 }
 
 /// Kinds that are looked for, each once.
-pub fn checked_kinds(mut kinds: Vec<String>, field: &str) -> Result<Vec<String>, Violation> {
+pub fn checked_kinds(mut kinds: Vec<String>, field: &str) -> Result<Vec<String>, Violations> {
     if kinds.len() > KINDS_MAX {
         let text = format!("there are {} kinds; the limit is {KINDS_MAX}", kinds.len());
-        return Err(Violation::new(field, text));
+        return Err(vec![Violation::new(field, text)]);
+    }
+    let mut violations = Violations::new();
+    for (index, kind) in kinds.iter().enumerate() {
+        let others = check_kind(kind).err().unwrap_or_default();
+        let named = |violation| Violation { field: format!("{field}[{index}]"), ..violation };
+        violations.extend(others.into_iter().map(named));
+    }
+    if !violations.is_empty() {
+        return Err(violations);
     }
     kinds.sort_unstable();
     kinds.dedup();
@@ -79,6 +99,10 @@ pub fn page_start(token: &str, fingerprint: u32) -> Result<Option<i64>, Violatio
         Some((i64::from_str_radix(before, 16).ok()?, u32::from_str_radix(of, 16).ok()?))
     });
     match parts {
+        // Only what was handed out: a number can be written in other ways too.
+        Some((before, of)) if token != page_token(before, of) => {
+            Err(violation("it is not the next_page_token of a page"))
+        }
         Some((before, of)) if of == fingerprint => Ok(Some(before)),
         Some(_) => Err(violation("it belongs to a list with another filter")),
         None => Err(violation("it is not the next_page_token of a page")),
@@ -112,6 +136,8 @@ mod tests {
     #[rstest]
     #[case(proto::JobFilter { states: vec![2, 77], ..Default::default() }, "filter.states[1]")]
     #[case(proto::JobFilter { states: vec![0], ..Default::default() }, "filter.states[0]")]
+    #[case(proto::JobFilter { states: vec![2; 65], ..Default::default() }, "filter.states")]
+    #[case(proto::JobFilter { kinds: vec!["k".to_owned(), "K".to_owned()], ..Default::default() }, "filter.kinds[1]")]
     #[case(proto::JobFilter { kinds: vec!["k".to_owned(); 65], ..Default::default() }, "filter.kinds")]
     #[case(proto::JobFilter { labels: [(String::new(), "v".to_owned())].into(), ..Default::default() }, "filter.labels[\"\"]")]
     #[case(proto::JobFilter { create_time_min: at(i64::MAX), ..Default::default() }, "filter.create_time_min")]
@@ -132,12 +158,31 @@ mod tests {
     }
 
     #[test]
+    fn a_bound_between_two_microseconds_is_the_later_one() {
+        let bound = |nanos| Some(prost_types::Timestamp { seconds: 1, nanos });
+
+        for (nanos, micros) in [(0, 1_000_000), (1, 1_000_001), (1_000, 1_000_001), (1_999, 1_000_002)] {
+            let message = proto::JobFilter {
+                create_time_min: bound(nanos),
+                create_time_max: bound(nanos),
+                ..Default::default()
+            };
+            let Filter { created_from, created_before, .. } = filter(Some(message)).unwrap();
+
+            assert_eq!(created_from, Some(Timestamp::from_micros(micros)), "{nanos} ns");
+            assert_eq!(created_before, created_from);
+        }
+    }
+
+    #[test]
     fn a_page_goes_on_in_the_list_that_it_belongs_to() {
         let token = page_token(1_882_686_005_048_246_272, 7);
 
         assert_eq!(page_start(&token, 7), Ok(Some(1_882_686_005_048_246_272)));
         assert_eq!(page_start("", 7), Ok(None));
-        for (token, fingerprint) in [(token.as_str(), 8), ("page two", 7), ("1.", 7), (".1", 7), ("1", 7)] {
+        for (token, fingerprint) in
+            [(token.as_str(), 8), ("page two", 7), ("1.", 7), (".1", 7), ("1", 7), ("-1.00000007", 7)]
+        {
             assert!(page_start(token, fingerprint).is_err(), "{token}");
         }
     }

@@ -15,14 +15,14 @@ const EXACT_INTEGERS_END: f64 = 9_007_199_254_740_992.0;
 /// The JSON text of an object that came as a `Struct`. Integers are printed without a fraction.
 pub fn from_struct(object: &Struct, field: &str) -> Result<String, Violation> {
     let mut text = String::new();
-    write_struct(&mut text, object, field, 1)?;
+    write_struct(&mut text, object, 1).map_err(|violation| below(field, violation))?;
     Ok(text)
 }
 
 /// The JSON text of a value.
 pub fn from_value(value: &Value, field: &str) -> Result<String, Violation> {
     let mut text = String::new();
-    write_value(&mut text, value, field, 1)?;
+    write_value(&mut text, value, 1).map_err(|violation| below(field, violation))?;
     Ok(text)
 }
 
@@ -120,8 +120,9 @@ fn value_of(value: serde_json::Value) -> Value {
     Value { kind: Some(kind) }
 }
 
-fn write_struct(text: &mut String, object: &Struct, field: &str, depth: usize) -> Result<(), Violation> {
-    check_depth(depth, field)?;
+// What is wrong is named where it is found, and its path is made on the way back: keys may be long, and numbers many.
+fn write_struct(text: &mut String, object: &Struct, depth: usize) -> Result<(), Violation> {
+    check_depth(depth, "")?;
     text.push('{');
     for (index, (name, value)) in object.fields.iter().enumerate() {
         if index > 0 {
@@ -129,35 +130,28 @@ fn write_struct(text: &mut String, object: &Struct, field: &str, depth: usize) -
         }
         write_string(text, name);
         text.push(':');
-        match &value.kind {
-            // The path is made only where it is needed, but for what lies deeper.
-            Some(Kind::StructValue(_) | Kind::ListValue(_) | Kind::NumberValue(_)) => {
-                write_value(text, value, &format!("{field}.{name}"), depth + 1)?;
-            }
-            Some(Kind::NullValue(_) | Kind::BoolValue(_) | Kind::StringValue(_)) | None => {
-                write_value(text, value, field, depth + 1)?;
-            }
-        }
+        write_value(text, value, depth + 1).map_err(|violation| below(&format!(".{name}"), violation))?;
     }
     text.push('}');
     Ok(())
 }
 
-fn write_value(text: &mut String, value: &Value, field: &str, depth: usize) -> Result<(), Violation> {
+fn write_value(text: &mut String, value: &Value, depth: usize) -> Result<(), Violation> {
     match &value.kind {
         None | Some(Kind::NullValue(_)) => text.push_str("null"),
         Some(Kind::BoolValue(value)) => text.push_str(if *value { "true" } else { "false" }),
-        Some(Kind::NumberValue(number)) => write_number(text, *number, field)?,
+        Some(Kind::NumberValue(number)) => write_number(text, *number)?,
         Some(Kind::StringValue(value)) => write_string(text, value),
-        Some(Kind::StructValue(object)) => write_struct(text, object, field, depth)?,
+        Some(Kind::StructValue(object)) => write_struct(text, object, depth)?,
         Some(Kind::ListValue(list)) => {
-            check_depth(depth, field)?;
+            check_depth(depth, "")?;
             text.push('[');
             for (index, value) in list.values.iter().enumerate() {
                 if index > 0 {
                     text.push(',');
                 }
-                write_value(text, value, &format!("{field}[{index}]"), depth + 1)?;
+                write_value(text, value, depth + 1)
+                    .map_err(|violation| below(&format!("[{index}]"), violation))?;
             }
             text.push(']');
         }
@@ -165,13 +159,17 @@ fn write_value(text: &mut String, value: &Value, field: &str, depth: usize) -> R
     Ok(())
 }
 
+fn below(parent: &str, violation: Violation) -> Violation {
+    Violation { field: format!("{parent}{}", violation.field), ..violation }
+}
+
 fn write_string(text: &mut String, value: &str) {
     text.push_str(&serde_json::to_string(value).expect("every string has a JSON form"));
 }
 
-fn write_number(text: &mut String, number: f64, field: &str) -> Result<(), Violation> {
+fn write_number(text: &mut String, number: f64) -> Result<(), Violation> {
     if !number.is_finite() {
-        return Err(Violation::new(field, format!("{number} has no JSON form")));
+        return Err(Violation::new("", format!("{number} has no JSON form")));
     }
     if number.fract() == 0.0 && number.abs() < EXACT_INTEGERS_END {
         text.push_str(&(number as i64).to_string());

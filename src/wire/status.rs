@@ -13,6 +13,12 @@ pub const DOMAIN: &str = "longhaul";
 /// When a call that found the server busy should be tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// How many bytes of what is wrong with a request its error has: all of it is a header, of which gRPC's C core takes
+/// 8 KiB unless it is told otherwise, and grows on the way.
+const VIOLATION_BYTES_MAX: usize = 3_000;
+/// How many bytes of a field's path are shown; a key in it may be as long as the request.
+const PATH_BYTES_MAX: usize = 512;
+
 /// What a client is told of an error.
 pub fn status(error: &Error) -> Status {
     status_in(error, |_, field| field.to_owned())
@@ -41,16 +47,27 @@ fn status_in(error: &Error, path: impl Fn(usize, &str) -> String) -> Status {
     Status::with_error_details(code, error.to_string(), details)
 }
 
-/// What a client is told of a request that cannot be accepted.
-pub fn invalid(violations: Vec<Violation>) -> Status {
+/// What a client is told of a request that cannot be accepted: the first things that are wrong, and how many more.
+pub fn invalid(mut violations: Vec<Violation>) -> Status {
+    for Violation { field, .. } in violations.iter_mut().filter(|one| one.field.len() > PATH_BYTES_MAX) {
+        field.truncate(field.floor_char_boundary(PATH_BYTES_MAX));
+        field.push('…');
+    }
     let message = match violations.as_slice() {
         [one] => format!("{}: {}", one.field, one.description),
         [first, ..] => format!("{}: {} (and {} more)", first.field, first.description, violations.len() - 1),
         [] => "the request is not valid".to_owned(),
     };
     let mut details = ErrorDetails::with_error_info("INVALID_REQUEST", DOMAIN, HashMap::new());
-    let fields =
-        violations.into_iter().map(|violation| FieldViolation::new(violation.field, violation.description));
+    let mut bytes = 0;
+    let fields = violations
+        .into_iter()
+        .take_while(|violation| {
+            let fits = bytes < VIOLATION_BYTES_MAX;
+            bytes += violation.field.len() + violation.description.len();
+            fits
+        })
+        .map(|violation| FieldViolation::new(violation.field, violation.description));
     details.set_bad_request(fields.collect::<Vec<_>>());
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
@@ -204,5 +221,20 @@ mod tests {
         let fields = &details.bad_request().unwrap().field_violations;
         assert_eq!(status.message(), "kind: is bad (and 1 more)");
         assert_eq!(fields.iter().map(|f| f.field.as_str()).collect::<Vec<_>>(), ["kind", "options.priority"]);
+    }
+    #[test]
+    fn what_is_wrong_fits_into_a_header_however_much_it_is() {
+        let violation =
+            |index| Violation::new(format!("requests[{index}].input.{}", "ü".repeat(100_000)), "is bad");
+
+        let status = invalid((0..1_000).map(violation).collect());
+
+        let details = status.get_error_details();
+        let fields = &details.bad_request().unwrap().field_violations;
+        assert!(fields.len() > 1 && status.message().ends_with("(and 999 more)"), "{}", status.message());
+        let mut headers = http::HeaderMap::new();
+        status.add_header(&mut headers).unwrap();
+        let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        assert!(bytes < 8 << 10, "{bytes} bytes");
     }
 }

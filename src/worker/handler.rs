@@ -90,7 +90,13 @@ impl Context {
 
     /// Reads the input; what is wrong with it is a permanent failure that names the field.
     pub fn parse_input<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        serde_json::from_slice(&self.assignment.input).map_err(|error| invalid_input(error.to_string()))
+        let mut json = serde_json::Deserializer::from_slice(&self.assignment.input);
+        serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            let path = error.path().to_string();
+            let what = error.into_inner();
+            // What is wrong with the whole of it, a missing field for one, has no path.
+            invalid_input(if path == "." { what.to_string() } else { format!("{path}: {what}") })
+        })
     }
 
     /// Shows how far the attempt has come.

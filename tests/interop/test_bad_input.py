@@ -3,13 +3,17 @@
 A table: one row a fault. A field of the contract that has no row fails a test, so that a new field gets its rows.
 """
 
+import time
+
+import grpc
 import pytest
 from client import Job, refused, simulate, start, states, status, watch
+from conftest import until
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.struct_pb2 import ListValue, Struct
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
-from longhaul.v1 import job_service_pb2
+from longhaul.v1 import job_service_pb2, job_service_pb2_grpc
 
 NO_SUCH_JOB = "0199c3a4-5f60-7c1e-8a52-3f0d9b7e6c11"
 TEN_YEARS = 10 * 366 * 24 * 3600
@@ -56,10 +60,46 @@ TIMESTAMPS = [
 ]
 IDS = ["", "x", NO_SUCH_JOB[:-1], NO_SUCH_JOB + "0", NO_SUCH_JOB.replace("-", ""), f"{{{NO_SUCH_JOB}}}", "ü" * 36]
 
+LABELS = [
+    {f"key-{n}": "" for n in range(33)},
+    {f"key-{n}": "" for n in range(50_000)},
+    ({"": "no key"}, 'labels[""]'),
+    ({"k" * 64: ""}, 'labels["%s"]' % ("k" * 63)),
+    ({"key": "v" * 256}, 'labels["key"]'),
+    ({"key": "ü" * 256}, 'labels["key"]'),
+    ({"key": "v" * 2**20}, 'labels["key"]'),
+]
+KINDS = ["A", "a b", "ü", "a/b", "a\0", "a\n", "k" * 65, "k" * 100_000]
+REQUEST_IDS = ["r" * 129, "r" * 100_000, "ü", "a\n", "\0", "\x7f"]
+STATES = [0, 10, 77, -1, INT32_MAX, -INT32_MAX - 1]
+
+
+def within(parent, values):
+    """The same values, where what lies deeper is named with its parent."""
+    return [(value[0], f"{parent}.{value[1]}") if isinstance(value, tuple) else value for value in values]
+
+
+def each(path, values):
+    """Lists whose second element is bad."""
+    return [([values[0], value], f"{path}[1]") for value in values[1:]]
+
+
+FILTER = {
+    "filter.states": [*each("filter.states", [Job.RUNNING, *STATES]), ([77], "filter.states[0]")],
+    "filter.kinds": [
+        *each("filter.kinds", ["simulate", "", *KINDS]),
+        [f"kind-{n}" for n in range(65)],
+        ["simulate"] * 100_000,
+    ],
+    "filter.labels": within("filter", LABELS),
+    "filter.create_time_min": TIMESTAMPS,
+    "filter.create_time_max": TIMESTAMPS,
+}
+
 # Method and field: values that are bad. A tuple is a value and the path that is named, where it lies deeper.
 BAD = {
     "StartJob": {
-        "kind": ["", "A", "a b", "ü", "a/b", "a\0", "a\n", "k" * 65, "k" * 100_000],
+        "kind": ["", *KINDS],
         "input": [
             (object_of(NAN), "input.a"),
             (object_of(INFINITY), "input.a"),
@@ -88,14 +128,8 @@ BAD = {
         "options.concurrency_limit": [-1, 100_001, INT32_MAX, -INT32_MAX - 1],
         "options.progress_timeout": [*DURATIONS, Duration(), Duration(nanos=1)],
         "options.retention": DURATIONS,
-        "request_id": ["r" * 129, "ü", "a\n", "\0", "\x7f"],
-        "labels": [
-            {f"key-{n}": "" for n in range(33)},
-            ({"": "no key"}, 'labels[""]'),
-            ({"k" * 64: ""}, 'labels["%s"]' % ("k" * 63)),
-            ({"key": "v" * 256}, 'labels["key"]'),
-            ({"key": "ü" * 256}, 'labels["key"]'),
-        ],
+        "request_id": REQUEST_IDS,
+        "labels": LABELS,
     },
     "GetStatus": {"job_id": IDS, "view": [3, -1, INT32_MAX]},
     "WatchJob": {
@@ -110,20 +144,30 @@ BAD = {
         "grace_period": [*DURATIONS, Duration(seconds=601), Duration(seconds=600, nanos=1)],
     },
     "ListJobEvents": {"job_id": IDS, "after_sequence": [-1, -INT64_MAX - 1], "page_size": [-1, -INT32_MAX - 1]},
-    "ListJobs": {"page_size": [-1, -INT32_MAX - 1], "page_token": ["x", "00", "ü", "x" * 100_000], "view": [3, -1]},
+    "WatchJobs": {
+        **FILTER,
+        "minimum_interval": [*DURATIONS, Duration(seconds=3601)],
+        "initial_jobs": [-1, 1001, INT32_MAX, -INT32_MAX - 1],
+    },
+    "ListJobs": {
+        **FILTER,
+        "page_size": [-1, -INT32_MAX - 1],
+        "page_token": ["x", "00", "ü", "x" * 100_000, ".", "1.", "-1.00000000", "+1.00000000", "1.ffffffff"],
+        "view": [3, -1, INT32_MAX],
+    },
+    "CountJobs": {"kinds": [*each("kinds", ["simulate", "", *KINDS]), [f"kind-{n}" for n in range(65)]]},
+    "RetryJob": {"job_id": IDS, "request_id": REQUEST_IDS},
+    "DeleteJob": {"job_id": IDS},
+}
+# Every fault of a request is one of a batch as well, named with its place there.
+BAD["BatchStartJobs"] = {
+    f"requests.{field}": [
+        (bad[0], f"requests[3].{bad[1]}") if isinstance(bad, tuple) else (bad, f"requests[3].{field}") for bad in values
+    ]
+    for field, values in BAD["StartJob"].items()
 }
 # Fields that cannot be bad.
 HARMLESS = {("WatchJob", "omit_output"): "either is fine"}
-# Fields that this version does not know, whatever is in them.
-UNIMPLEMENTED = {
-    "ListJobs": {
-        "filter.states": [[Job.RUNNING], [77]],
-        "filter.kinds": [["simulate"], ["No!"]],
-        "filter.labels": [{"a": "b"}],
-        "filter.create_time_min": TIMESTAMPS,
-        "filter.create_time_max": TIMESTAMPS,
-    }
-}
 # The largest and the smallest that is good.
 GOOD = {
     "kind": ["k" * 64, "a-z.0_9"],
@@ -159,10 +203,13 @@ def request_of(method):
 def request(method, path, value):
     """A request that is good but for one field."""
     request = simulate() if method == "StartJob" else request_of(method)()
+    message = request
+    if method == "BatchStartJobs":
+        request.requests.extend(simulate() for _ in range(5))
+        message, path = request.requests[3], path.removeprefix("requests.")
     if "job_id" in request.DESCRIPTOR.fields_by_name:
         request.job_id = NO_SUCH_JOB
     *parents, name = path.split(".")
-    message = request
     for parent in parents:
         message = getattr(message, parent)
     field = getattr(message, name)
@@ -206,13 +253,6 @@ def test_bad_input_is_refused_by_its_path(server, method, path, value, named):
     assert refusal.retry_after is None, "trying again does not help"
 
 
-@pytest.mark.parametrize("method, path, value, named", rows(UNIMPLEMENTED))
-def test_what_is_not_there_yet_says_so(server, method, path, value, named):
-    refusal = refused(getattr(server.jobs, method), request(method, path, value))
-
-    assert (refusal.code, refusal.reason) == ("UNIMPLEMENTED", "NOT_IMPLEMENTED")
-
-
 @pytest.mark.parametrize("method, path, value, named", rows({"StartJob": GOOD}))
 def test_the_limit_itself_is_good(server, method, path, value, named):
     job = server.jobs.StartJob(request(method, path, value), timeout=30)
@@ -221,10 +261,14 @@ def test_the_limit_itself_is_good(server, method, path, value, named):
     server.jobs.CancelJob(job_service_pb2.CancelJobRequest(job_id=job.id), timeout=30)
 
 
+def test_every_method_of_the_contract_has_rows():
+    assert set(BAD) == set(job_service_pb2.DESCRIPTOR.services_by_name["JobService"].methods_by_name)
+
+
 @pytest.mark.parametrize("method", BAD)
 def test_every_field_of_the_contract_has_a_row(method):
     fields = set(leaves(request_of(method).DESCRIPTOR))
-    with_row = {*BAD[method], *UNIMPLEMENTED.get(method, ()), *(name for at, name in HARMLESS if at == method)}
+    with_row = {*BAD[method], *(name for at, name in HARMLESS if at == method)}
 
     assert fields == with_row
     if method == "StartJob":
@@ -239,6 +283,144 @@ def test_all_that_is_wrong_is_told_at_once(server):
     refusal = refused(server.jobs.StartJob, spoilt)
 
     assert set(refusal.fields) == {"kind", "request_id", "options.priority", "options.retention"}
+
+
+def batch(*requests):
+    """A request for a batch of these."""
+    return job_service_pb2.BatchStartJobsRequest(requests=requests)
+
+
+def kinds(server, *kinds):
+    """How many jobs of these kinds there are."""
+    counts = server.jobs.CountJobs(job_service_pb2.CountJobsRequest(kinds=kinds), timeout=30).counts
+    return sum(count.jobs for count in counts)
+
+
+def test_a_batch_with_one_bad_request_starts_nothing(server):
+    good = job_service_pb2.StartJobRequest(kind="all-or-none")
+    bad = job_service_pb2.StartJobRequest(kind="No!")
+
+    refusal = refused(server.jobs.BatchStartJobs, batch(good, bad, good, bad))
+
+    assert set(refusal.fields) == {"requests[1].kind", "requests[3].kind"}
+    assert kinds(server, "all-or-none") == 0
+
+
+def test_a_batch_has_its_limit(server):
+    good = job_service_pb2.StartJobRequest(kind="in-batches")
+
+    refusal = refused(server.jobs.BatchStartJobs, batch(*[good] * 1_001))
+    assert (refusal.code, refusal.reason, refusal.fields) == ("INVALID_ARGUMENT", "INVALID_REQUEST", ["requests"])
+    assert "1001" in refusal.message and "1000" in refusal.message
+    assert kinds(server, "in-batches") == 0
+
+    started = server.jobs.BatchStartJobs(batch(*[good] * 1_000), timeout=30)
+    assert len({job.id for job in started.jobs}) == 1_000 == kinds(server, "in-batches")
+    assert not server.jobs.BatchStartJobs(batch(), timeout=30).jobs
+
+
+def test_a_batch_beyond_the_limit_of_bytes_starts_nothing(server):
+    big = job_service_pb2.StartJobRequest(kind="too-big", input_json='{"a": "%s"}' % ("x" * (2**20 - 9)))
+
+    refusal = refused(server.jobs.BatchStartJobs, batch(*[big] * 4))
+
+    assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")
+    assert refusal.retry_after is None, "trying again does not help"
+    assert kinds(server, "too-big") == 0
+
+
+def test_a_request_id_names_one_request_of_a_batch(server):
+    def request(kind, request_id="twice"):
+        return job_service_pb2.StartJobRequest(kind=kind, request_id=request_id)
+
+    refusal = refused(server.jobs.BatchStartJobs, batch(request("a-kind"), request("b-kind", ""), request("b-kind")))
+
+    assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "REQUEST_ID_REUSED")
+    assert refusal.fields == ["requests[2].request_id"]
+    assert kinds(server, "a-kind", "b-kind") == 0
+
+
+def test_a_batch_that_repeats_a_forgotten_job_starts_nothing(server):
+    """It was answered with NOT_FOUND too, but the others were started."""
+    named = simulate(request_id="forgotten")
+    job = server.jobs.StartJob(named, timeout=30)
+    watch(server, job)
+    server.jobs.DeleteJob(job_service_pb2.DeleteJobRequest(job_id=job.id), timeout=30)
+    other = job_service_pb2.StartJobRequest(kind="beside-it")
+
+    refusal = refused(server.jobs.BatchStartJobs, batch(other, named, other))
+
+    assert (refusal.code, refusal.reason) == ("NOT_FOUND", "JOB_NOT_FOUND")
+    assert kinds(server, "beside-it") == 0
+
+
+def test_a_full_queue_takes_none_of_a_batch(start_server):
+    server = start_server("--queue-max", "3")
+    waiting = job_service_pb2.StartJobRequest(kind="nobody-does-this")
+
+    refusal = refused(server.jobs.BatchStartJobs, batch(*[waiting] * 4))
+    assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "QUEUE_FULL")
+    assert refusal.retry_after.total_seconds() > 0
+    assert kinds(server, "nobody-does-this") == 0
+
+    assert len(server.jobs.BatchStartJobs(batch(*[waiting] * 3), timeout=30).jobs) == 3
+
+
+def test_a_page_of_another_list_is_refused(server):
+    start(server), start(server)
+    one = job_service_pb2.ListJobsRequest(page_size=1, filter={"kinds": ["simulate"]})
+    other = job_service_pb2.ListJobsRequest(page_size=1, filter={"kinds": ["another"]})
+    other.page_token = one.page_token = server.jobs.ListJobs(one, timeout=30).next_page_token
+
+    refusal = refused(server.jobs.ListJobs, other)
+
+    assert (refusal.code, refusal.fields) == ("INVALID_ARGUMENT", ["page_token"])
+    assert "filter" in refusal.message
+    assert server.jobs.ListJobs(one, timeout=30).jobs
+
+
+def test_the_error_of_a_request_with_a_thousand_faults_fits_into_a_client_without_settings(server):
+    bad = job_service_pb2.StartJobRequest(kind="ü" * 100, input=object_of(NAN), labels={"\0" * 64: "ü" * 256})
+    long_key = Struct()
+    long_key["ü" * 100_000] = NAN
+    states = job_service_pb2.ListJobsRequest(filter={"states": [77] * 1_000_000})
+    with grpc.insecure_channel(server.address) as channel:
+        jobs = job_service_pb2_grpc.JobServiceStub(channel)
+        for call, request in [
+            (jobs.BatchStartJobs, batch(*[bad] * 1_000)),
+            (jobs.StartJob, job_service_pb2.StartJobRequest(kind="simulate", input=long_key)),
+            (jobs.ListJobs, states),
+        ]:
+            refusal = refused(call, request)
+
+            assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST"), refusal.message
+            assert refusal.fields
+
+
+def test_a_request_of_many_numbers_below_a_long_key_is_cheap(server):
+    """The path of each number was made, key and all, whether it was needed or not."""
+    object = Struct()
+    object.fields["k" * 2**20].list_value.values.extend(Value(number_value=1) for _ in range(270_000))
+    begin = time.monotonic()
+
+    refusal = refused(server.jobs.StartJob, job_service_pb2.StartJobRequest(kind="simulate", input=object))
+
+    assert refusal.fields == ["input"], "it is too large"
+    assert time.monotonic() - begin < 3, "it took over 8 s once"
+
+
+@pytest.mark.parametrize("state", [Job.PENDING, Job.RUNNING])
+@pytest.mark.parametrize("method", ["RetryJob", "DeleteJob"])
+def test_an_active_job_is_neither_repeated_nor_forgotten(server, method, state):
+    kind = "simulate" if state == Job.RUNNING else "nobody-does-this"
+    job = server.jobs.StartJob(simulate({"seconds": 60}, kind=kind), timeout=30)
+    until(lambda: status(server, job).state == state, Job.State.Name(state))
+
+    refusal = refused(getattr(server.jobs, method), request_of(method)(job_id=job.id))
+
+    assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "JOB_ACTIVE")
+    assert refusal.retry_after is None
+    server.jobs.CancelJob(job_service_pb2.CancelJobRequest(job_id=job.id), timeout=30)
 
 
 @pytest.mark.parametrize("method", [method for method in BAD if "job_id" in BAD[method]])

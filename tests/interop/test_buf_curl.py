@@ -22,6 +22,8 @@ def test_a_job_is_started_and_watched_to_its_end(server, schema):
     [job] = curl(server, schema, "StartJob", {"kind": "simulate", "input": {"prompt": "a b c", "seconds": 0.3}})
     events = curl(server, schema, "WatchJob", {"jobId": job["id"], "afterSequence": 0})
 
-    assert events[0]["snapshot"]["job"]["id"] == job["id"]
+    [page] = curl(server, schema, "ListJobs", {"filter": {"states": ["SUCCEEDED"]}, "pageSize": 1})
+
+    assert events[0]["snapshot"]["job"]["id"] == job["id"] == page["jobs"][0]["id"]
     assert events[-1]["stateChange"]["state"] == "SUCCEEDED"
     assert events[-1]["stateChange"]["result"]["text"] == "Processed: a b c"

@@ -58,6 +58,48 @@ def test_a_job_is_started_and_watched_to_its_end(server):
     assert result["input"] == body["input"]
 
 
+def test_a_batch_is_listed_counted_tried_again_and_forgotten(server):
+    voice = {"kind": "summarize", "input": {"text": "It rains. It pours."}, "labels": {"team": "by-hand"}}
+    jobs = call(server, "BatchStartJobs", {"requests": [voice, {**voice, "input": {}}]})["jobs"]
+    for job in jobs:
+        watch(server, job_id=job["id"])
+    filter = {"labels": {"team": "by-hand"}}
+
+    page = call(server, "ListJobs", {"filter": filter, "page_size": 1})
+    rest = call(server, "ListJobs", {"filter": filter, "page_size": 1, "page_token": page["nextPageToken"]})
+    failed = call(server, "ListJobs", {"filter": {"states": ["FAILED"], "kinds": ["summarize"]}, "view": "FULL"})
+    counts = call(server, "CountJobs", {"kinds": ["summarize"]})
+    again = call(server, "RetryJob", {"job_id": failed["jobs"][0]["id"], "request_id": "again"})
+    deleted = call(server, "DeleteJob", {"job_id": jobs[0]["id"]})
+
+    assert [page["jobs"][0]["id"], rest["jobs"][0]["id"]] == [jobs[1]["id"], jobs[0]["id"]]
+    assert "nextPageToken" not in rest
+    assert failed["jobs"][0]["failure"]["reason"] == "INVALID_INPUT"
+    assert counts["counts"] == [
+        {"kind": "summarize", "state": "SUCCEEDED", "jobs": "1"},
+        {"kind": "summarize", "state": "FAILED", "jobs": "1"},
+    ]
+    assert (again["retryOf"], again["requestId"]) == (jobs[1]["id"], "again")
+    assert deleted == {}
+    text = grpcurl(server, f"{SERVICE}/GetStatus", body={"job_id": jobs[0]["id"]}, succeeds=False)
+    assert "Code: NotFound" in text
+
+
+def test_many_jobs_are_watched_until_the_reader_has_seen_enough(server):
+    job = call(server, "StartJob", {"kind": "nobody-does-this"})
+
+    request = {"filter": {"kinds": ["nobody-does-this"]}, "initial_jobs": 10}
+    text = run(
+        *["grpcurl", "-plaintext", "-max-time", "1", "-d", json.dumps(request), server.address],
+        *[f"{SERVICE}/WatchJobs"],
+        succeeds=False,
+    )
+
+    first, synced = json_values(text.partition("ERROR:")[0])[:2]
+    assert first["job"]["id"] == job["id"] and synced == {"synced": {}}
+    assert "Code: DeadlineExceeded" in text
+
+
 def test_a_running_job_is_cancelled(server):
     job = call(server, "StartJob", {"kind": "simulate", "input": {"seconds": 60}})
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import datetime
+import json
 
 import grpc
 import pytest
@@ -9,7 +10,7 @@ from client import (
     FINAL, Job, history, kept, refused, rendered, running, simulate, start, states, status, watch,
 )
 from conftest import WAIT, until
-from google.protobuf import empty_pb2, timestamp_pb2
+from google.protobuf import empty_pb2, json_format, timestamp_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from longhaul.v1 import job_service_pb2, job_service_pb2_grpc
 
@@ -229,41 +230,222 @@ def test_a_job_starts_when_it_is_due_and_not_before(server):
         assert time.ToNanoseconds() // 1000 >= expected.ToNanoseconds() // 1000
 
 
-def test_every_job_is_on_one_page_of_the_list(start_server):
-    server = start_server()
-    started = [start(server).id for _ in range(7)]
+def waiting(team, **options):
+    """A request for a job that nobody runs."""
+    return job_service_pb2.StartJobRequest(kind="nobody-does-this", labels={"team": team}, options=options)
 
-    listed, request = [], job_service_pb2.ListJobsRequest(page_size=3)
+
+def listed(server, page_size=3, **filter):
+    """Every job that a filter means, page by page."""
+    request = job_service_pb2.ListJobsRequest(page_size=page_size, filter=filter)
     while True:
         page = server.jobs.ListJobs(request, timeout=30)
-        listed += [job.id for job in page.jobs]
+        yield from page.jobs
         if not page.next_page_token:
-            break
+            return
         request.page_token = page.next_page_token
 
-    assert listed == started[::-1]
-    until(lambda: all(status(server, Job(id=id)).state in FINAL for id in started), "the end of all jobs")
+
+def counts(server, *kinds):
+    """How many jobs there are by state."""
+    answer = server.jobs.CountJobs(job_service_pb2.CountJobsRequest(kinds=kinds), timeout=30)
+    assert not answer.truncated
+    return {Job.State.Name(count.state): count.jobs for count in answer.counts}
 
 
-def not_there_yet():
-    """The methods of the contract that this version does not have, with a request that would be good."""
-    retry, delete = job_service_pb2.RetryJobRequest, job_service_pb2.DeleteJobRequest
-    filter = job_service_pb2.JobFilter(kinds=["simulate"])
-    return {
-        "BatchStartJobs": job_service_pb2.BatchStartJobsRequest(requests=[simulate()]),
-        "WatchJobs": job_service_pb2.WatchJobsRequest(),
-        "RetryJob": retry(job_id="0199c3a4-5f60-7c1e-8a52-3f0d9b7e6c11"),
-        "DeleteJob": delete(job_id="0199c3a4-5f60-7c1e-8a52-3f0d9b7e6c11"),
-        "ListJobs": job_service_pb2.ListJobsRequest(filter=filter),
-    }
+def summarize(server, text, **fields):
+    """A summary, once it is written, and its messages."""
+    request = job_service_pb2.StartJobRequest(kind="summarize", input_json=json.dumps({"text": text, **fields}))
+    job = server.jobs.StartJob(request, timeout=30)
+    messages = watch(server, job)
+    return status(server, job), messages
 
 
-@pytest.mark.parametrize("method", not_there_yet())
-def test_what_is_not_there_yet_says_so(server, method):
-    refusal = refused(getattr(server.jobs, method), not_there_yet()[method])
+def test_a_batch_is_listed_by_its_label_and_counted(start_server):
+    server = start_server()
+    requests = [simulate(labels={"order": str(n % 2), "batch": "7"}) for n in range(9)]
+    jobs = server.jobs.BatchStartJobs(job_service_pb2.BatchStartJobsRequest(requests=requests), timeout=30).jobs
+    other = start(server, labels={"order": "1"})
+    ids = [job.id for job in jobs]
 
-    assert refusal.code == "UNIMPLEMENTED"
-    assert refusal.reason in ("NOT_IMPLEMENTED", "METHOD_UNKNOWN")
+    assert [job.labels["order"] for job in jobs] == ["0", "1"] * 4 + ["0"], "in the order of the requests"
+    assert [job.id for job in listed(server)] == [*ids, other.id][::-1], "newest first"
+    assert [job.id for job in listed(server, labels={"batch": "7", "order": "1"})] == ids[1::2][::-1]
+    assert [job.id for job in listed(server, create_time_min=other.create_time)] == [other.id]
+    assert not list(listed(server, kinds=["summarize"]))
+    until(lambda: counts(server) == {"SUCCEEDED": 10}, "the end of all jobs")
+    assert len(list(listed(server, states=[Job.SUCCEEDED], kinds=["simulate"]))) == 10
+    assert not list(listed(server, states=[Job.RUNNING, Job.PENDING]))
+    assert counts(server, "summarize") == {}
+
+
+def test_a_batch_with_request_ids_can_be_repeated(server):
+    requests = [simulate(request_id=f"row {n}") for n in (1, 2, 1)]
+    batch = job_service_pb2.BatchStartJobsRequest(requests=requests)
+
+    first = server.jobs.BatchStartJobs(batch, timeout=30).jobs
+    again = server.jobs.BatchStartJobs(batch, timeout=30).jobs
+
+    assert [job.id for job in first] == [job.id for job in again]
+    assert first[0].id == first[2].id != first[1].id
+
+
+def test_many_jobs_are_watched_from_what_is_there_to_what_changes(start_server):
+    server = start_server()
+    before = [server.jobs.StartJob(waiting("a"), timeout=30) for _ in range(3)]
+    server.jobs.StartJob(waiting("b"), timeout=30)
+    filter = {"labels": {"team": "a"}, "states": [Job.PENDING]}
+    request = job_service_pb2.WatchJobsRequest(filter=filter, initial_jobs=2, minimum_interval={"nanos": 10**7})
+    changes = server.jobs.WatchJobs(request, timeout=30)
+
+    assert [next(changes).job.id for _ in range(2)] == [before[2].id, before[1].id], "newest first"
+    assert next(changes).HasField("synced")
+
+    server.jobs.StartJob(waiting("b"), timeout=30)
+    later = server.jobs.StartJob(waiting("a"), timeout=30)
+    assert next(changes).job.id == later.id, "the one that does not match is not told of"
+
+    server.jobs.CancelJob(job_service_pb2.CancelJobRequest(job_id=later.id), timeout=30)
+    departed = next(changes).departed
+    assert (departed.id, departed.state) == (later.id, Job.CANCELLED)
+
+    with pytest.raises(grpc.RpcError):
+        changes.cancel()
+        next(changes)
+
+
+def test_a_watcher_of_many_is_told_of_a_job_that_is_deleted(start_server):
+    server = start_server()
+    job = start(server)
+    watch(server, job)
+    changes = server.jobs.WatchJobs(job_service_pb2.WatchJobsRequest(initial_jobs=10), timeout=30)
+    assert [next(changes).WhichOneof("event") for _ in range(2)] == ["job", "synced"]
+
+    server.jobs.DeleteJob(job_service_pb2.DeleteJobRequest(job_id=job.id), timeout=30)
+
+    assert next(changes).forgotten_job_id == job.id
+    assert refused(server.jobs.GetStatus, job_service_pb2.GetStatusRequest(job_id=job.id)).code == "NOT_FOUND"
+    again = refused(server.jobs.DeleteJob, job_service_pb2.DeleteJobRequest(job_id=job.id))
+    assert (again.code, again.reason) == ("NOT_FOUND", "JOB_NOT_FOUND")
+    assert not list(listed(server)) and not counts(server)
+    changes.cancel()
+
+
+def test_a_failed_job_is_tried_again_as_a_new_one(server):
+    once = {"retryPolicy": {"maximumAttempts": 1}, "priority": 7}
+    job = start(server, {"chaos": {"error": 1}}, once, labels={"team": "voice"})
+    watch(server, job)
+    failed = status(server, job)
+    request = job_service_pb2.RetryJobRequest(job_id=job.id, request_id="again")
+
+    retry, call = server.jobs.RetryJob.with_call(request, timeout=30)
+    repeated, repeated_call = server.jobs.RetryJob.with_call(request, timeout=30)
+
+    assert retry.id == repeated.id != job.id and retry.retry_of == job.id
+    assert "longhaul-repeated" not in dict(call.initial_metadata())
+    assert dict(repeated_call.initial_metadata())["longhaul-repeated"] == "true"
+    assert (retry.kind, retry.labels, retry.options.priority) == (failed.kind, failed.labels, 7)
+    assert states(watch(server, retry))[-1] == "FAILED"
+    assert status(server, retry).input == failed.input
+    assert status(server, job) == failed, "what has ended stays as it ended"
+    other = job_service_pb2.RetryJobRequest(job_id=retry.id, request_id="again")
+    refusal = refused(server.jobs.RetryJob, other)
+    assert (refusal.reason, refusal.fields) == ("REQUEST_ID_REUSED", ["request_id"])
+
+
+def test_a_job_that_waits_knows_its_place(start_server):
+    server = start_server()
+    jobs = [server.jobs.StartJob(waiting("a", priority=priority), timeout=30) for priority in (0, 0, 9)]
+
+    assert [status(server, job).queue_position for job in jobs] == [2, 3, 1]
+
+    changes = server.jobs.WatchJob(job_service_pb2.WatchJobRequest(job_id=jobs[1].id), timeout=30)
+    assert next(changes).snapshot.job.queue_position == 3
+    server.jobs.CancelJob(job_service_pb2.CancelJobRequest(job_id=jobs[2].id), timeout=30)
+    assert next(message for message in changes if message.HasField("queue_update")).queue_update.position == 2
+    changes.cancel()
+
+
+GERMAN = (
+    "Die Eisenbahn verbindet Städte. Der Zug nach Köln fährt um 8.15 Uhr ab. Dr. Müller nimmt den Zug nach Köln. "
+    "Im Zug nach Köln liest Dr. Müller Zeitung. Es regnet."
+)
+CHINESE = "火车连接城市。去北京的火车早上开。王先生坐火车去北京。王先生在火车上看报纸。下雨了。"
+
+
+@pytest.mark.parametrize("text, total", [(GERMAN, 5), (CHINESE, 5)], ids=["German", "Chinese"])
+def test_a_summary_has_the_wanted_sentences_of_the_text(server, text, total):
+    job, messages = summarize(server, text, sentences=2)
+
+    result = json_format.MessageToDict(job.result)
+    sentences = result["sentences"]
+    assert job.state == Job.SUCCEEDED and len(sentences) == 2
+    assert all(sentence["text"] in text for sentence in sentences)
+    assert [sentence["index"] for sentence in sentences] == sorted(sentence["index"] for sentence in sentences)
+    assert all(0 < sentence["score"] < 1 for sentence in sentences)
+    assert result["total_sentences"] == total == job.progress.total == job.progress.completed
+    assert result["summary"] == rendered(messages) == " ".join(sentence["text"] for sentence in sentences)
+
+
+SHORT = {
+    "one sentence": ("It rains.", {}, ["It rains."]),
+    "fewer than are wanted": ("It rains. It pours.", {"sentences": 100}, ["It rains.", "It pours."]),
+    "three where nothing is said": ("One is here. Two is here. Three is here. Four is here.", {}, 3),
+    "no punctuation": ("it rains and it pours", {}, ["it rains and it pours"]),
+    "lines without punctuation": ("it rains\n\nit pours", {}, ["it rains", "it pours"]),
+    "Arabic": ("هل تمطر؟ نعم تمطر.", {}, ["هل تمطر؟", "نعم تمطر."]),
+    "NUL and emoji": ("a\0b 👩‍👩‍👧 c. Done.", {}, ["a\0b 👩‍👩‍👧 c.", "Done."]),
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_short_text_is_its_own_summary(server, name):
+    text, fields, expected = SHORT[name]
+
+    job, _ = summarize(server, text, **fields)
+
+    sentences = [sentence["text"] for sentence in json_format.MessageToDict(job.result)["sentences"]]
+    assert expected in (sentences, len(sentences))
+
+
+NOTHING_TO_SUMMARIZE = {
+    "no text": ({}, "text"),
+    "an empty text": ({"text": ""}, "text"),
+    "white space": ({"text": " \n\t\u2003"}, "text"),
+    "no words": ({"text": "... !!! ---"}, "text"),
+    "a text that is none": ({"text": 1}, "text"),
+    "no sentence": ({"text": "It rains.", "sentences": 0}, "sentences"),
+    "less than none": ({"text": "It rains.", "sentences": -1}, "sentences"),
+    "too many": ({"text": "It rains.", "sentences": 101}, "sentences"),
+    "half a sentence": ({"text": "It rains.", "sentences": 1.5}, "sentences"),
+    "sentences as text": ({"text": "It rains.", "sentences": "3"}, "sentences"),
+    "a slip": ({"text": "It rains.", "sentence": 3}, "sentence"),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING_TO_SUMMARIZE)
+def test_a_bad_input_of_a_summary_fails_at_once_and_says_what_is_wrong(server, name):
+    input, named = NOTHING_TO_SUMMARIZE[name]
+
+    job = server.jobs.StartJob(
+        job_service_pb2.StartJobRequest(kind="summarize", input_json=json.dumps(input)), timeout=30
+    )
+
+    assert states(watch(server, job)) == ["PENDING", "RUNNING", "FAILED"], "it cannot help to try again"
+    failure = status(server, job).failure
+    assert failure.permanent and failure.reason == "INVALID_INPUT" and named in failure.message, failure
+
+
+def test_a_text_of_a_mebibyte_is_summarized_while_others_are_served(server):
+    words = [f"word{n * n % 997}" for n in range(2_000)]
+    text = " ".join(" ".join(words[n % 1_900 : n % 1_900 + 12]).capitalize() + "." for n in range(10_000))[: 2**20 - 40]
+
+    job, messages = summarize(server, text, sentences=5)
+
+    assert job.state == Job.SUCCEEDED and len(rendered(messages)) > 0
+    fractions = [message.progress.fraction for message in messages if message.HasField("progress")]
+    assert len(fractions) > 2 and fractions == sorted(fractions)
+    assert job.run_duration.ToTimedelta().total_seconds() < 20
 
 
 def test_a_method_of_no_service_is_unimplemented(server):

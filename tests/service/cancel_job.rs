@@ -42,7 +42,8 @@ async fn a_job_that_runs_is_told_and_then_cancelled() {
     let events = to_the_end(ok(client.watch_job(watch(&job, 0))).await).await;
     waiting.await.unwrap().unwrap();
 
-    assert_eq!(cancelling.state(), State::Cancelling);
+    // The answer shows the job as it is once it is read, and the worker may have let go by then.
+    assert!(matches!(cancelling.state(), State::Cancelling | State::Cancelled), "{cancelling:?}");
     // It returned a result, which does not count any more.
     assert_eq!(states(&events), [State::Pending, State::Running, State::Cancelling, State::Cancelled]);
     assert!(ok(client.get_status(get(&job))).await.result.is_none());

@@ -23,6 +23,7 @@ macro_rules! cases {
             the_same_request_twice_in_one_submission_makes_one_job
             each_tenant_has_request_ids_of_its_own
             request_ids_outlive_a_restart
+            a_submission_that_repeats_a_forgotten_job_takes_in_nothing
             order_is_that_of_acceptance_whatever_the_clock_does
             a_full_queue_takes_in_nothing;
         claim:

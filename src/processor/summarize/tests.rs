@@ -74,7 +74,10 @@ async fn a_short_text_is_its_own_summary() {
 async fn what_cannot_be_summarized_fails_for_good_and_says_why() {
     for (input, part) in [
         (json!({"text": " \n "}), "text is empty"),
+        (json!({"text": "... !"}), "text has no word"),
         (json!({}), "missing field `text`"),
+        (json!({"text": 1}), "text: invalid type: integer `1`"),
+        (json!({"text": "A.", "sentences": -1}), "sentences is -1; it must be from 1 to 100"),
         (json!({"text": "A.", "sentences": 0}), "sentences is 0; it must be from 1 to 100"),
         (json!({"text": "A.", "sentences": 101}), "sentences is 101"),
         (json!({"text": "A.", "length": 3}), "unknown field `length`"),

@@ -188,7 +188,8 @@ impl Requests {
     }
 }
 
-fn is_kept(connection: &Connection, ordinal: i64) -> rusqlite::Result<bool> {
+/// Whether the job with this ordinal is not forgotten.
+pub fn is_kept(connection: &Connection, ordinal: i64) -> rusqlite::Result<bool> {
     connection.prepare_cached("SELECT 1 FROM jobs WHERE ordinal = ?1")?.exists([ordinal])
 }
 

@@ -4,7 +4,7 @@
 //! undone in memory.
 
 use super::counters::Counters;
-use super::requests::{Known, Requests};
+use super::requests::{Known, Requests, is_kept};
 use super::rows::{self, ReadError};
 use super::schema::BUSY_TIMEOUT;
 use super::{claim, forget, sweep};
@@ -131,6 +131,10 @@ impl Writer {
             };
             known.push(match found {
                 Some(Known::Other) => return Ok(Err(Rejection::RequestIdReused { index })),
+                // Nobody could be answered with it, and the others would have been made.
+                Some(Known::Same(job)) if !is_kept(&self.connection, job.ordinal())? => {
+                    return Ok(Err(Rejection::NotFound));
+                }
                 Some(Known::Same(job)) => Some(Earlier::Kept(job)),
                 None if earlier < index => Some(Earlier::InBatch(earlier)),
                 None => None,

@@ -113,7 +113,7 @@ pub fn a_request_id_outlives_its_job_by_a_day(bench: &mut Bench) {
     bench.wait(DAY - SECOND);
     bench.prune_all();
     bench.reopen();
-    assert_eq!(again(bench, 1), Ok(vec![Submitted::Repeated(id)]));
+    assert_eq!(again(bench, 1), Err(Rejection::NotFound), "it is known, and there is no job to answer with");
     assert_eq!(again(bench, 2), Err(Rejection::RequestIdReused { index: 0 }));
     bench.wait(2 * SECOND);
     bench.prune_all();

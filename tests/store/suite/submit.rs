@@ -128,6 +128,18 @@ pub fn request_ids_outlive_a_restart(bench: &mut Bench) {
     }
 }
 
+pub fn a_submission_that_repeats_a_forgotten_job_takes_in_nothing(bench: &mut Bench) {
+    let job = bench.start(named("r", 1, spec("work")));
+    let token = bench.run(&["work"], 1)[0].token;
+    bench.step(job.id, complete(token));
+    bench.commit(vec![Operation::Delete(job.id)]);
+
+    let repeated = bench.submit([spec("other"), named("r", 1, spec("work"))]);
+
+    assert_eq!(repeated, Err(Rejection::NotFound), "there is no job to answer with");
+    assert!(bench.claim(&["other", "work"], 2).is_empty());
+}
+
 pub fn order_is_that_of_acceptance_whatever_the_clock_does(bench: &mut Bench) {
     let later = bench.now.after(10 * SECOND);
     let mut accepted: Vec<Job> = Vec::new();
