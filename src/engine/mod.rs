@@ -44,6 +44,7 @@ use std::time::Duration;
 use sweep::Sweeper;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 /// What is set for an engine.
 #[derive(Clone, Debug)]
@@ -97,6 +98,8 @@ struct Shared {
     /// Leases may be in the store that this process does not know.
     adopt: Notify,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// What has the store open beside the tasks: reads on threads that may block, and leases that are given back.
+    errands: TaskTracker,
 }
 
 impl Engine {
@@ -124,6 +127,7 @@ impl Engine {
             pruner: Sweeper::default(),
             adopt: Notify::new(),
             tasks: Mutex::default(),
+            errands: TaskTracker::new(),
         });
         let committer = Committer::start(store, clock, Publisher(Arc::clone(&shared)))
             .map_err(|error| Error::Unavailable(format!("no thread for commits: {error}")))?;
@@ -146,7 +150,8 @@ impl Engine {
         self.0.changes.close();
     }
 
-    /// Commits what waits, and stops. Every call after that is [`Error::Unavailable`].
+    /// Commits what waits, and stops. Every call after that is [`Error::Unavailable`], and whoever drops the last handle
+    /// closes the store.
     pub async fn close(&self) {
         self.close_watches();
         let tasks = std::mem::take(&mut *self.0.tasks.lock());
@@ -158,6 +163,8 @@ impl Engine {
         let committer = Arc::clone(self.0.committer());
         // A panic there has been reported by its own thread.
         let _ = tokio::task::spawn_blocking(move || committer.stop()).await;
+        self.0.errands.close();
+        self.0.errands.wait().await;
     }
 
     /// What is put in place of what a wish for a job of `kind` leaves open.
@@ -185,7 +192,7 @@ impl Engine {
         read: impl FnOnce(&dyn Store) -> Result<T, crate::store::Error> + Send + 'static,
     ) -> Result<T, Error> {
         let store = Arc::clone(&self.0.store);
-        let read = tokio::task::spawn_blocking(move || read(store.as_ref())).await;
+        let read = self.0.errands.spawn_blocking(move || read(store.as_ref())).await;
         Ok(read.map_err(|error| Error::Unavailable(error.to_string()))??)
     }
 }

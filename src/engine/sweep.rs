@@ -158,7 +158,7 @@ pub async fn each_second(shared: Arc<Shared>) {
         for page in watched.chunks(PAGE) {
             let (store, ids) = (Arc::clone(&shared.store), page.to_vec());
             let read = move || store.get(&ids, Parts::BASIC).map(|found| (ids, found));
-            match tokio::task::spawn_blocking(read).await {
+            match shared.errands.spawn_blocking(read).await {
                 Ok(Ok((ids, found))) => {
                     for (id, snapshot) in ids.into_iter().zip(found) {
                         shared.hub.compare(id, snapshot.as_ref().map(|snapshot| &snapshot.job));
@@ -202,7 +202,9 @@ pub async fn adopt(shared: &Arc<Shared>) -> Result<(), super::Error> {
     let mut after: Option<JobId> = None;
     loop {
         let store: Arc<dyn Store> = Arc::clone(&shared.store);
-        let page = tokio::task::spawn_blocking(move || store.held(after, PAGE))
+        let page = shared
+            .errands
+            .spawn_blocking(move || store.held(after, PAGE))
             .await
             .map_err(|error| super::Error::Unavailable(error.to_string()))??;
         let Some(last) = page.last() else { break };

@@ -212,7 +212,7 @@ impl Drop for PendingClaim<'_> {
             return;
         }
         let engine = self.engine.clone();
-        tokio::spawn(async move {
+        self.engine.shared().errands.spawn(async move {
             let claimed = match answer {
                 None => claimed,
                 Some(answer) => match received(answer).await {
