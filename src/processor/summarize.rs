@@ -96,6 +96,7 @@ async fn summarize(context: &Context, input: &Input) -> Result<Bytes, Failure> {
     context.stage("Scoring").await?;
     let mut ranking = graph.rank();
     while ranking.step() {
+        report("Scoring", total, (ranking.done() * total as f64) as usize)?;
         tokio::task::yield_now().await;
     }
     let scores = ranking.scores();
@@ -103,20 +104,27 @@ async fn summarize(context: &Context, input: &Input) -> Result<Bytes, Failure> {
 
     context.stage("Writing").await?;
     let chosen = lexrank::best(&scores, input.sentences as usize);
-    let mut written = Vec::with_capacity(chosen.len());
+    let (mut summary, mut written) = (String::new(), Vec::with_capacity(chosen.len()));
     for (place, index) in chosen.into_iter().enumerate() {
         let text = sentences[index];
-        context.output(if place == 0 { text.to_owned() } else { format!(" {text}") }).await?;
+        let piece = format!("{}{text}", if place == 0 { "" } else { gap(&summary) });
+        context.output(piece.clone()).await?;
+        summary.push_str(&piece);
         written.push(json!({"text": text, "index": index, "score": scores[index]}));
     }
-    let summary: Vec<&str> = written.iter().filter_map(|sentence| sentence["text"].as_str()).collect();
     let result = json!({
-        "summary": summary.join(" "),
+        "summary": summary,
         "sentences": written,
         "total_sentences": total,
         "method": "lexrank",
     });
     Ok(result.to_string().into())
+}
+
+/// What belongs between a text and its next sentence: nothing, where the writing has no spaces.
+fn gap(text: &str) -> &'static str {
+    let end = text.trim_end_matches(['”', '’', '」', '』', '）']);
+    if end.ends_with(['。', '！', '？', '｡']) { "" } else { " " }
 }
 
 #[cfg(test)]

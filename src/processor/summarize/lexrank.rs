@@ -53,7 +53,8 @@ impl Graph {
             }
         }
         let words = idf.len();
-        let mut ranking = Ranking { scores: Vec::new(), degrees: Vec::new(), vectors, words, steps: 0 };
+        let mut ranking =
+            Ranking { scores: Vec::new(), degrees: Vec::new(), vectors, words, steps: 0, change: 1.0 };
         ranking.degrees = ranking.resemblance(&vec![1.0; ranking.vectors.len()]);
         ranking.scores = vec![1.0 / total.max(1.0); ranking.vectors.len()];
         ranking
@@ -70,6 +71,8 @@ pub struct Ranking {
     degrees: Vec<f64>,
     scores: Vec<f64>,
     steps: usize,
+    /// What the last step changed.
+    change: f64,
 }
 
 impl Ranking {
@@ -86,10 +89,16 @@ impl Ranking {
             .into_iter()
             .map(|received| DAMPING / count + (1.0 - DAMPING) * (received + lonely / count))
             .collect();
-        let change: f64 = next.iter().zip(&self.scores).map(|(new, old)| (new - old).abs()).sum();
+        self.change = next.iter().zip(&self.scores).map(|(new, old)| (new - old).abs()).sum();
         self.scores = next;
         self.steps += 1;
-        change > PRECISION && self.steps < STEPS_MAX
+        self.change > PRECISION && self.steps < STEPS_MAX
+    }
+
+    /// How much of it is done, from 0 to 1. Each step takes about the same part off what is still wrong, so it is the
+    /// logarithm of that which goes down evenly.
+    pub fn done(&self) -> f64 {
+        (self.change.ln() / PRECISION.ln()).clamp(self.steps as f64 / STEPS_MAX as f64, 1.0)
     }
 
     /// The score of each sentence; all together they are 1.

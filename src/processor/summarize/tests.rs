@@ -41,6 +41,18 @@ async fn the_summary_is_the_output_and_the_result() {
 }
 
 #[tokio::test]
+async fn sentences_are_parted_as_their_writing_does() {
+    for (text, summary) in [
+        ("One is here. “Two is there.” Three is here.", "One is here. “Two is there.” Three is here."),
+        ("火车连接城市。他说：“去北京。”下雨了。", "火车连接城市。他说：“去北京。”下雨了。"),
+    ] {
+        let (said, _) = play(json!({"text": text})).await;
+
+        assert_eq!(output(&said), summary);
+    }
+}
+
+#[tokio::test]
 async fn progress_counts_sentences_and_never_goes_back() {
     let text = "This is one of many sentences. ".repeat(500);
 
