@@ -3,11 +3,12 @@
 //! It keeps values in maps, looks at all of them for each question, and is gone with its process.
 
 use super::*;
-use crate::job::{Body, IDS_PER_MILLISECOND, Place, State, transition};
+use crate::job::{Body, Command, IDS_PER_MILLISECOND, Live, Place, Spec, State, Transition, transition};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A store for tests and simulations.
 #[derive(Debug)]

@@ -9,7 +9,8 @@ use super::rows::{self, ReadError};
 use super::schema::BUSY_TIMEOUT;
 use super::{claim, forget, sweep};
 use crate::job::{
-    Command, IDS_PER_MILLISECOND, Job, JobId, Keeper, Live, Place, State, Timestamp, Transition, transition,
+    Command, IDS_PER_MILLISECOND, Job, JobId, Keeper, Live, Place, Spec, State, Timestamp, Transition,
+    transition,
 };
 use crate::store::*;
 use rusqlite::Connection;
