@@ -4,6 +4,7 @@ use crate::bench::*;
 use longhaul::engine::{Engine, Leased, Order, Worker};
 use longhaul::job::*;
 use longhaul::store::{Operation, Store, Submission};
+use rstest::rstest;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
@@ -161,4 +162,65 @@ async fn a_hint_that_was_lost_costs_a_moment() {
     bench.pass(5 * SECOND).await;
 
     assert!(waiter.is_finished());
+}
+
+#[rstest]
+#[tokio::test(start_paused = true)]
+async fn tenants_take_turns_however_much_one_of_them_starts(
+    #[values(Kept::Memory, Kept::Sqlite)] kept_in: Kept,
+) {
+    let bench = Bench::on(kept_in).await;
+    let of = |tenant: &str| Spec { tenant: tenant.into(), ..spec("work") };
+    for _ in 0..300 {
+        bench.start_spec(of("flood")).await;
+    }
+    for _ in 0..3 {
+        for tenant in ["a", "b"] {
+            bench.start_spec(of(tenant)).await;
+        }
+    }
+
+    // By the handful within one claim, and one by one from claim to claim.
+    let mut served: Vec<String> = Vec::new();
+    for count in [6, 1, 1, 1] {
+        let leased = within(bench.engine.lease(&pool(), count)).await.unwrap();
+        served.extend(leased.into_iter().map(|leased| leased.snapshot.job.tenant));
+    }
+
+    for round in served.chunks(3) {
+        let mut round = round.to_vec();
+        round.sort();
+        assert_eq!(round, ["a", "b", "flood"], "{served:?}");
+    }
+}
+
+#[rstest]
+#[tokio::test(start_paused = true)]
+async fn the_best_job_of_a_key_comes_first_and_each_one_comes(
+    #[values(Kept::Memory, Kept::Sqlite)] kept_in: Kept,
+) {
+    let bench = Bench::on(kept_in).await;
+    let prioritized = |priority| {
+        move |options: &mut Options| {
+            keyed(options);
+            options.priority = priority;
+        }
+    };
+    let running = bench.start_with(keyed).await;
+    bench.settle().await;
+    let mut jobs = Vec::new();
+    for priority in [0, -1, 5, 0, 5, -1] {
+        jobs.push((priority, bench.start_with(prioritized(priority)).await));
+    }
+    jobs.sort_by_key(|(priority, id)| (-priority, *id));
+
+    let mut order = Vec::new();
+    for _ in 0..=jobs.len() {
+        let leased = bench.lease().await;
+        order.push(leased.token.job);
+        bench.complete(&leased.token).await;
+    }
+
+    let expected: Vec<JobId> = [running].into_iter().chain(jobs.into_iter().map(|(_, id)| id)).collect();
+    assert_eq!(order, expected);
 }
