@@ -27,7 +27,7 @@ from client import (
 )
 
 SLOTS = 64
-STARTERS, WATCHERS, CANCELLERS = 8, 8, 1
+STARTERS, BATCHERS, WATCHERS, CANCELLERS = 8, 1, 8, 1
 # So many starts are answered in a round at most, or the end of all takes too long.
 STARTS_MAX = 500
 WORDS = "the quick brown fox jumps over the lazy dog and naps".split()
@@ -92,6 +92,8 @@ class Ledger:
 
     def __init__(self):
         self.wishes = {}
+        # The names of wishes that were sent together, and so are there together or not at all.
+        self.batches = []
         self.watches = []
         self.counts = collections.Counter()
         self.violations = []
@@ -105,7 +107,7 @@ class Round:
         self.ledger, self.address = ledger, address
         self.over = threading.Event()
         self.here = []
-        deeds = [(self.start, STARTERS), (self.watch, WATCHERS), (self.cancel, CANCELLERS)]
+        deeds = [(self.start, STARTERS), (self.batch, BATCHERS), (self.watch, WATCHERS), (self.cancel, CANCELLERS)]
         self.ready = threading.Barrier(1 + sum(many for _, many in deeds))
         self.threads = [
             threading.Thread(target=self.client, args=(deed, f"{seed}.{deed.__name__}.{number}"))
@@ -151,6 +153,26 @@ class Round:
             wish.started(job)
             ledger.counts["acknowledged"] += 1
             self.here.append(wish)
+
+    def batch(self, stub, rng):
+        """Starts several jobs at once, without request ids: what is there of them cannot be a repeat's."""
+        ledger = self.ledger
+        if len(self.here) >= STARTS_MAX:
+            return time.sleep(0.02)
+        with ledger.lock:
+            wishes = []
+            for number in range(len(ledger.wishes), len(ledger.wishes) + rng.randint(2, 20)):
+                wish = ledger.wishes[str(number)] = Wish(number, rng)
+                wish.request.request_id = ""
+                wishes.append(wish)
+            ledger.batches.append([wish.request.labels["wish"] for wish in wishes])
+        request = service_pb2.BatchStartJobsRequest(requests=[wish.request for wish in wishes])
+        jobs = stub.BatchStartJobs(request, timeout=10).jobs
+        with ledger.lock:
+            for wish, job in zip(wishes, jobs, strict=True):
+                wish.started(job)
+                ledger.counts["acknowledged"] += 1
+                self.here.append(wish)
 
     def watch(self, stub, rng):
         """Watches a job, old or new, and breaks off at any message, or goes on until the server does."""
@@ -224,6 +246,13 @@ def check_one(wish, stub, ticket):
     return job.state, output
 
 
+def check_batches(batches, found):
+    """All of a batch is there, or nothing of it."""
+    for batch in batches:
+        there = sum(name in found for name in batch)
+        demand(there in (0, len(batch)), there, "of a batch of", len(batch), "jobs are there:", *batch)
+
+
 def check_end(ledger, address):
     """Waits for all jobs to end, resumes every watch, and looks at all that is kept."""
     channel, stub = connect(address)
@@ -232,6 +261,7 @@ def check_end(ledger, address):
         demand(time.monotonic() < until, len(active), "jobs do not end, for example", active[0])
         time.sleep(0.1)
     found = account(stub, ledger.wishes)
+    check_batches(ledger.batches, found)
     for watch in ledger.watches:
         while not watch.ended:
             follow(ledger, watch, stub, None)
@@ -253,7 +283,7 @@ def check_end(ledger, address):
 
 
 def check_checks(ledger, binary, folder):
-    """The mutants: stores that lost a job, an event, and the request ids."""
+    """The mutants: stores that lost a job, an event, the request ids, and one job of a batch."""
     known = uuid.UUID(next(wish.ticket for wish in reversed(ledger.wishes.values()) if wish.ticket)).hex
     wounds = {
         "lost-job": f"DELETE FROM jobs WHERE id = x'{known}'",
@@ -275,7 +305,13 @@ def check_checks(ledger, binary, folder):
             raise Violation(f"the mutant {name} was not caught")
         finally:
             server.kill()
-    return len(wounds)
+    try:
+        check_batches(ledger.batches, ledger.batches[0][1:])
+    except Violation as violation:
+        print(f"crash: mutant torn-batch caught: {violation}")
+    else:
+        raise Violation("the mutant torn-batch was not caught")
+    return len(wounds) + 1
 
 
 def run(binary, rounds, seed, folder):
@@ -304,7 +340,7 @@ def run(binary, rounds, seed, folder):
     print(
         f"crash: {rounds} kills, {ledger.counts['acknowledged']} starts acknowledged, {sum(ends.values())} jobs ({counts}), "
         f"{len(ledger.watches)} watches broken {sum(watch.breaks for watch in ledger.watches)} times "
-        f"({ledger.counts['broken by a kill']} by a kill): 0 lost, 0 twice, {mutants} of {mutants} mutants caught"
+        f"({ledger.counts['broken by a kill']} by a kill), {len(ledger.batches)} batches: 0 lost, 0 twice, {mutants} of {mutants} mutants caught"
     )
 
 
