@@ -6,8 +6,8 @@ use longhaul::proto::job::State;
 use longhaul::proto::*;
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::{Output, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::binary::{Process, longhaul};
@@ -64,6 +64,7 @@ async fn listed(client: &mut Client) -> BTreeMap<String, Job> {
 struct Loaded {
     server: Process,
     data: TempDir,
+    folder: TempDir,
     stop: Arc<AtomicBool>,
     noted: tokio::sync::mpsc::UnboundedReceiver<Job>,
 }
@@ -77,7 +78,24 @@ impl Loaded {
         for _ in 0..4 {
             tokio::spawn(load(client(&server.url()).await, Arc::clone(&stop), sender.clone()));
         }
-        Self { server, data, stop, noted }
+        Self { server, data, folder: tempfile::tempdir().unwrap(), stop, noted }
+    }
+
+    /// Where its backup is to be.
+    fn copy(&self) -> PathBuf {
+        self.folder.path().join("jobs.db")
+    }
+
+    /// Makes it, beside whatever goes on.
+    fn back_up(&self) -> Output {
+        tokio::task::block_in_place(|| back_up(self.data.path(), &self.copy()))
+    }
+
+    /// Begins to make it.
+    fn begin_backup(&self) -> Child {
+        let mut command = longhaul();
+        command.arg("backup").arg(self.copy()).arg("--data-dir").arg(self.data.path());
+        command.stdout(Stdio::null()).spawn().unwrap()
     }
 
     /// So many more acknowledged jobs.
@@ -111,17 +129,16 @@ async fn assert_resumes(copy: &Path, jobs: &[Job]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_made_under_load_has_what_was_acknowledged_and_resumes() {
     let mut loaded = Loaded::begin().await;
-    let folder = tempfile::tempdir().unwrap();
-    let copy = folder.path().join("jobs.db");
+    let copy = loaded.copy();
     let before = loaded.acknowledged(600).await;
 
-    let output = tokio::task::block_in_place(|| back_up(loaded.data.path(), &copy));
+    let output = loaded.back_up();
     let after = loaded.acknowledged(50).await;
     loaded.stop.store(true, Ordering::SeqCst);
 
     assert!(output.status.success(), "{}", said(&output));
     assert!(said(&output).starts_with(&format!("{}: ", copy.display())), "{}", said(&output));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the copy is one file");
+    assert_eq!(std::fs::read_dir(loaded.folder.path()).unwrap().count(), 1, "the copy is one file");
     // The server has not waited for the end of it, nor is anything of it in the server's way.
     let mut client = client(&loaded.server.url()).await;
     reach(&mut client, after.last().unwrap(), State::Succeeded).await;
@@ -132,13 +149,10 @@ async fn a_copy_made_under_load_has_what_was_acknowledged_and_resumes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_is_whole_although_the_server_was_killed_meanwhile() {
     let mut loaded = Loaded::begin().await;
-    let folder = tempfile::tempdir().unwrap();
-    let copy = folder.path().join("jobs.db");
+    let copy = loaded.copy();
     let before = loaded.acknowledged(600).await;
 
-    let mut command = longhaul();
-    command.arg("backup").arg(&copy).arg("--data-dir").arg(loaded.data.path()).stdout(Stdio::null());
-    let mut backup = command.spawn().unwrap();
+    let mut backup = loaded.begin_backup();
     loaded.server.kill();
 
     assert!(backup.wait().unwrap().success());
@@ -148,12 +162,11 @@ async fn a_copy_is_whole_although_the_server_was_killed_meanwhile() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_can_be_made_where_no_server_runs() {
     let mut loaded = Loaded::begin().await;
-    let folder = tempfile::tempdir().unwrap();
-    let copy = folder.path().join("jobs.db");
+    let copy = loaded.copy();
     let before = loaded.acknowledged(300).await;
     loaded.server.kill();
 
-    let output = back_up(loaded.data.path(), &copy);
+    let output = loaded.back_up();
 
     assert!(output.status.success(), "{}", said(&output));
     assert_resumes(&copy, &before).await;
@@ -162,15 +175,12 @@ async fn a_copy_can_be_made_where_no_server_runs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_that_is_killed_leaves_no_file_and_the_next_one_is_whole() {
     let mut loaded = Loaded::begin().await;
-    let folder = tempfile::tempdir().unwrap();
-    let copy = folder.path().join("jobs.db");
+    let copy = loaded.copy();
     loaded.acknowledged(600).await;
     let mut killed = 0;
 
     for wait in (0..40).map(|n| std::time::Duration::from_micros(n * 500)) {
-        let mut command = longhaul();
-        command.arg("backup").arg(&copy).arg("--data-dir").arg(loaded.data.path()).stdout(Stdio::null());
-        let mut backup = command.spawn().unwrap();
+        let mut backup = loaded.begin_backup();
         tokio::time::sleep(wait).await;
         backup.kill().unwrap();
         if backup.wait().unwrap().success() {
@@ -182,12 +192,16 @@ async fn a_backup_that_is_killed_leaves_no_file_and_the_next_one_is_whole() {
         }
     }
     let before = loaded.acknowledged(10).await;
-    let output = tokio::task::block_in_place(|| back_up(loaded.data.path(), &copy));
+    let output = loaded.back_up();
     loaded.stop.store(true, Ordering::SeqCst);
 
     assert!(killed > 10, "only {killed} of them were killed");
     assert!(output.status.success(), "{}", said(&output));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "something is left of the killed ones");
+    assert_eq!(
+        std::fs::read_dir(loaded.folder.path()).unwrap().count(),
+        1,
+        "something is left of the killed ones"
+    );
     assert_resumes(&copy, &before).await;
 }
 
