@@ -8,7 +8,11 @@ use prost::Message as _;
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: &[&str] = &["proto/longhaul/v1/job.proto", "proto/longhaul/v1/job_service.proto"];
+const FILES: &[&str] = &[
+    "proto/longhaul/v1/job.proto",
+    "proto/longhaul/v1/job_service.proto",
+    "proto/longhaul/v1/worker_service.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -28,6 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_server(false)
         .btree_map(".")
         .bytes(".longhaul.v1.Output.data")
+        .bytes(".longhaul.v1.AppendOutputRequest.data")
         .compile_fds(descriptors.clone())?;
 
     let servers = out.join("servers");

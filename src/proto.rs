@@ -14,7 +14,7 @@ mod servers {
 }
 
 pub use messages::*;
-pub use servers::job_service_server;
+pub use servers::{job_service_server, worker_service_server};
 
 /// The descriptors of every file of the contract and of what it imports, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
