@@ -22,6 +22,9 @@ pub enum Command {
         secret: u64,
         /// The worker runs in the keeper's process.
         in_process: bool,
+        /// How long the lease lasts without a sign of its holder, where the worker asked for something else than the
+        /// server's own.
+        term: Option<Duration>,
         /// It has a free slot right now: the attempt begins with the lease.
         accept: bool,
     },
@@ -37,7 +40,7 @@ pub enum Command {
         /// That server.
         keeper: Keeper,
     },
-    /// The attempt entered another stage. One that comes twice is kept twice: a job does not remember its stage's name.
+    /// The attempt entered another stage. Entering the one that it is in does nothing.
     EnterStage {
         /// Its lease.
         lease: LeaseToken,

@@ -143,6 +143,8 @@ pub mod reason {
     pub const GRACE_PERIOD_ENDED: &str = "GRACE_PERIOD_ENDED";
     /// The worker gave it back.
     pub const RELEASED: &str = "RELEASED";
+    /// No worker has accepted it, too often.
+    pub const NOT_ACCEPTED: &str = "NOT_ACCEPTED";
     /// It was given back too often.
     pub const RELEASE_LIMIT: &str = "RELEASE_LIMIT";
     /// The handler said that it failed.

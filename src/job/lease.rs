@@ -11,6 +11,9 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Keeper(pub u64);
 
+/// Hexadecimal digits of a secret, zeros in front included.
+const SECRET_DIGITS: usize = 16;
+
 /// Names one lease in every report made under it.
 ///
 /// The epoch grows with each lease of a job, so an earlier token can do nothing. The secret is there so that a token
@@ -49,10 +52,16 @@ impl FromStr for LeaseToken {
     fn from_str(text: &str) -> Result<Self, MalformedToken> {
         let mut parts = text.splitn(3, '.');
         let mut next = || parts.next().ok_or(MalformedToken);
+        let (job, epoch, secret) = (next()?, next()?, next()?);
+        // A lease has one name only.
+        let digits = |text: &str| text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+        if epoch.starts_with('0') || secret.len() != SECRET_DIGITS || !digits(epoch) || !digits(secret) {
+            return Err(MalformedToken);
+        }
         Ok(Self {
-            job: next()?.parse().map_err(|_| MalformedToken)?,
-            epoch: u32::from_str_radix(next()?, 16).map_err(|_| MalformedToken)?,
-            secret: u64::from_str_radix(next()?, 16).map_err(|_| MalformedToken)?,
+            job: job.parse().map_err(|_| MalformedToken)?,
+            epoch: u32::from_str_radix(epoch, 16).map_err(|_| MalformedToken)?,
+            secret: u64::from_str_radix(secret, 16).map_err(|_| MalformedToken)?,
         })
     }
 }
@@ -111,5 +120,12 @@ mod tests {
         assert_eq!(token.to_string().parse(), Ok(token));
         assert!(!format!("{token:?}").contains("deadbeef"));
         assert_eq!("x.1.2".parse::<LeaseToken>(), Err(MalformedToken));
+        for other in [
+            format!("{token}0"),
+            token.to_string().replace(".12c.", ".+12c."),
+            format!("{job}.012c.00000000deadbeef"),
+        ] {
+            assert_eq!(other.parse::<LeaseToken>(), Err(MalformedToken), "{other}");
+        }
     }
 }

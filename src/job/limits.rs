@@ -58,7 +58,11 @@ pub const METRICS_MAX: usize = 64;
 pub const NAME_CHARACTERS_MAX: usize = 64;
 /// Bytes of a failure's message.
 pub const FAILURE_MESSAGE_BYTES_MAX: usize = 8 << 10;
+/// Bytes of a failure's details, as JSON.
+pub const FAILURE_DETAILS_BYTES_MAX: usize = 16 << 10;
 /// Attempts that only a stop of the server ended; a job that sees more of them may well be what stops it.
 pub const RESTARTS_MAX: u32 = 10;
+/// Claims that no worker accepted: a job that sees more of them may well be what kills its workers.
+pub const UNACCEPTED_MAX: u32 = 100;
 /// Attempts that were given back.
 pub const RELEASES_MAX: u32 = 1_000;

@@ -24,8 +24,8 @@ pub use lease::{EndedBy, EndedLease, Keeper, Lease, LeaseToken, MalformedToken};
 pub use progress::{Live, Metrics, Progress};
 pub use retry::RetryPolicy;
 pub use spec::{
-    Concurrency, DEFAULT_TENANT, Options, RequestKey, Spec, Terms, Violation, Wish, check_kind, check_labels,
-    check_request_id,
+    Concurrency, DEFAULT_TENANT, Options, RequestKey, Spec, Terms, Trace, Violation, Wish, check_kind,
+    check_labels, check_request_id,
 };
 pub use state::State;
 pub use time::Timestamp;
@@ -94,6 +94,9 @@ pub struct Job {
     pub state_sequence: Sequence,
     /// When that was recorded.
     pub state_time: Timestamp,
+    /// How long its lease lasts without a sign of the holder, where that is not the server's own term. Not in the lease:
+    /// what version 2 of the stored form has added lies at the end.
+    pub lease_term: Option<Duration>,
     /// What its attempts have sent. Kept apart from the rest, since it changes far more often.
     #[serde(skip)]
     pub emitted: Emitted,
@@ -116,6 +119,8 @@ pub struct Emitted {
     pub log_lines: u32,
     /// Stages that are kept.
     pub stages: u32,
+    /// The stage that the current attempt is in; empty before its first.
+    pub stage: String,
 }
 
 /// A channel of a job's output.
@@ -153,6 +158,8 @@ pub struct Snapshot {
     pub request_id: Option<String>,
     /// The job that it repeats.
     pub retry_of: Option<JobId>,
+    /// The trace that it belongs to.
+    pub trace: Option<Trace>,
     /// What its handler is given; absent where it was not asked for.
     pub input: Option<Bytes>,
     /// What its handler returned; absent where it was not asked for, or there is none.
@@ -193,6 +200,7 @@ impl Job {
             run_duration: Duration::ZERO,
             state_sequence: 1,
             state_time: now,
+            lease_term: None,
             emitted: Emitted::default(),
         }
     }
@@ -250,6 +258,12 @@ impl Job {
     /// When its current attempt must have ended, where that is limited.
     pub fn attempt_deadline(&self) -> Option<Timestamp> {
         Some(self.attempt_start_time?.after(self.options.start_to_close_timeout?))
+    }
+
+    /// When an attempt that begins at `start` must have ended, where that is limited.
+    pub fn deadline_from(&self, start: Timestamp) -> Option<Timestamp> {
+        let attempt = self.options.start_to_close_timeout.map(|timeout| start.after(timeout));
+        [attempt, self.job_deadline()].into_iter().flatten().min()
     }
 
     /// When [`Command::Advance`] next has something to do; never, where nothing is limited or scheduled.

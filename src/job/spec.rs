@@ -56,6 +56,15 @@ pub struct RequestKey {
     pub fingerprint: [u8; 32],
 }
 
+/// The trace that a job belongs to, as its client sent it (W3C Trace Context); handed on, never looked into.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// The header `traceparent`.
+    pub parent: String,
+    /// The header `tracestate`; may be empty.
+    pub state: String,
+}
+
 /// What a job is to be. Made by [`Wish::into_spec`] alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
@@ -73,11 +82,13 @@ pub struct Spec {
     pub request: Option<RequestKey>,
     /// The job that this one repeats.
     pub retry_of: Option<JobId>,
+    /// The trace that it belongs to.
+    pub trace: Option<Trace>,
 }
 
 impl Spec {
     /// A job like one that has been, whose snapshot is whole.
-    pub fn again(snapshot: &Snapshot, request: Option<RequestKey>) -> Self {
+    pub fn again(snapshot: &Snapshot, request: Option<RequestKey>, trace: Option<Trace>) -> Self {
         let Snapshot { job, labels, input, .. } = snapshot;
         Self {
             kind: job.kind.clone(),
@@ -87,6 +98,7 @@ impl Spec {
             labels: labels.clone(),
             request,
             retry_of: Some(job.id),
+            trace,
         }
     }
 }
@@ -130,6 +142,8 @@ pub struct Wish {
     pub request_id: String,
     /// As [`RequestKey::fingerprint`].
     pub fingerprint: [u8; 32],
+    /// As [`Spec::trace`].
+    pub trace: Option<Trace>,
 }
 
 /// What a server puts in place of what a wish leaves open, and the bounds that are its own.
@@ -219,6 +233,7 @@ impl Wish {
             request: (!self.request_id.is_empty())
                 .then_some(RequestKey { id: self.request_id, fingerprint: self.fingerprint }),
             retry_of: None,
+            trace: self.trace,
         })
     }
 

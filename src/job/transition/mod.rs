@@ -50,6 +50,12 @@ pub enum Refusal {
         /// Where it goes on.
         expected: u64,
     },
+    /// Other bytes are there already.
+    #[error("the output has other bytes at {offset}")]
+    OutputConflict {
+        /// Where they were to go.
+        offset: u64,
+    },
     /// Output is missing at the end.
     #[error("{present} of {announced} bytes of output have come")]
     OutputMissing {
@@ -79,8 +85,8 @@ pub enum Refusal {
 pub fn transition(job: &Job, command: Command, now: Timestamp) -> Result<Transition, Refusal> {
     let mut step = Step { job: job.clone(), events: Vec::new(), result: None, live: None, now };
     let answer = match command {
-        Command::Lease { worker, keeper, secret, in_process, accept } => {
-            step.lease(Lease { secret, worker, keeper, in_process, accepted: false }, accept)
+        Command::Lease { worker, keeper, secret, in_process, term, accept } => {
+            step.lease(Lease { secret, worker, keeper, in_process, accepted: false }, term, accept)
         }
         Command::Accept { lease } => step.accept(&lease),
         Command::Adopt { epoch, keeper } => step.adopt(epoch, keeper),
@@ -128,17 +134,20 @@ enum AfterFailure {
 }
 
 impl Step {
-    /// Makes sure that `token` names the lease that holds the job, and accepts that lease where it is still provisional.
-    fn hold(&mut self, token: &LeaseToken) -> Result<(), Refusal> {
+    /// Makes sure that `token` names the lease that holds the job.
+    fn check(&self, token: &LeaseToken) -> Result<&Lease, Refusal> {
         match &self.job.lease {
-            Some(lease) if self.job.epoch == token.epoch && lease.secret == token.secret => {
-                if !lease.accepted {
-                    self.begin_attempt();
-                }
-                Ok(())
-            }
+            Some(lease) if self.job.epoch == token.epoch && lease.secret == token.secret => Ok(lease),
             Some(_) | None => Err(Refusal::LeaseLost),
         }
+    }
+
+    /// The same, and accepts that lease where it is still provisional.
+    fn hold(&mut self, token: &LeaseToken) -> Result<(), Refusal> {
+        if !self.check(token)?.accepted {
+            self.begin_attempt();
+        }
+        Ok(())
     }
 
     /// What became of the job when this very report ended this very lease.
@@ -147,9 +156,10 @@ impl Step {
         (ended.epoch == token.epoch && ended.secret == token.secret && ended.by == by).then_some(ended.state)
     }
 
-    /// What became of the job when the server took this lease back.
-    fn ended_by_server(&self, token: &LeaseToken) -> Option<State> {
-        self.repeated(token, EndedBy::Server)
+    /// Whether the job was cancelled with this very lease: every later report hears that, whatever ended the lease.
+    fn ended_cancelled(&self, token: &LeaseToken) -> bool {
+        let of = |ended: &EndedLease| ended.epoch == token.epoch && ended.secret == token.secret;
+        self.job.ended_lease.as_ref().is_some_and(|ended| of(ended) && ended.state == State::Cancelled)
     }
 
     /// From pending to running, with everything that an attempt begins with, in one step.
@@ -166,6 +176,7 @@ impl Step {
         let change = StateChange { reason: reason::ACCEPTED.into(), ..self.change_to(State::Running) };
         self.enter(State::Running, change);
         self.job.emitted.attempt_log_lines = 0;
+        self.job.emitted.stage.clear();
         for index in 0..self.job.emitted.channels.len() {
             let channel = &mut self.job.emitted.channels[index];
             if std::mem::take(&mut channel.bytes) > 0 {
@@ -204,15 +215,11 @@ impl Step {
         self.enter(state, change);
     }
 
-    /// Takes back a claim that was never accepted. It leaves no trace in the history.
-    fn lapse(&mut self) {
+    /// Ends a claim that was never accepted. It leaves no trace in the history.
+    fn lapse(&mut self, by: EndedBy) {
         if let Some(lease) = self.job.lease.take() {
-            self.job.ended_lease = Some(EndedLease {
-                epoch: self.job.epoch,
-                secret: lease.secret,
-                by: EndedBy::Server,
-                state: self.job.state,
-            });
+            let (epoch, state) = (self.job.epoch, self.job.state);
+            self.job.ended_lease = Some(EndedLease { epoch, secret: lease.secret, by, state });
         }
     }
 

@@ -5,12 +5,13 @@ use crate::job::limits::*;
 use crate::job::*;
 
 impl Step {
-    pub(super) fn lease(&mut self, lease: Lease, accept: bool) -> Answer {
+    pub(super) fn lease(&mut self, lease: Lease, term: Option<Duration>, accept: bool) -> Answer {
         if self.job.place() != Place::Ready {
             return Err(Refusal::NotReady);
         }
         self.job.epoch += 1;
         self.job.lease = Some(lease);
+        self.job.lease_term = term;
         if accept {
             self.begin_attempt();
         }
@@ -41,7 +42,14 @@ impl Step {
             Some(_) | None => return Err(Refusal::LeaseLost),
         }
         match (self.job.state, cause) {
-            (State::Pending, _) => self.lapse(),
+            (State::Pending, cause) => {
+                self.lapse(EndedBy::Server);
+                // Every lease but these began an attempt. A job that kills its worker at first sight ends so.
+                if cause == LeaseEnd::Unaccepted && self.job.epoch - self.job.attempt >= UNACCEPTED_MAX {
+                    let text = format!("the job was handed out {UNACCEPTED_MAX} times and never accepted");
+                    self.end_with(State::Failed, Failure::new(reason::NOT_ACCEPTED, text).permanent());
+                }
+            }
             (State::Running | State::Cancelling, LeaseEnd::Unaccepted) => return Err(Refusal::Accepted),
             (State::Running, LeaseEnd::Expired) => {
                 let failure = Failure::new(reason::LEASE_EXPIRED, "the worker was silent for a whole lease");
@@ -83,7 +91,7 @@ impl Step {
     pub(super) fn cancel(&mut self, message: String, grace: Duration) -> Answer {
         match self.job.state {
             State::Scheduled | State::Pending | State::Retrying => {
-                self.lapse();
+                self.lapse(EndedBy::Server);
                 let change = StateChange {
                     reason: reason::CANCEL_REQUESTED.into(),
                     message,
@@ -112,12 +120,12 @@ impl Step {
         let job_is_late = due(self.job.job_deadline());
         match self.job.state {
             State::Scheduled | State::Pending if due(self.job.start_deadline()) => {
-                self.lapse();
+                self.lapse(EndedBy::Server);
                 let failure = Failure::new(reason::START_TIMEOUT, "no worker began in time").permanent();
                 self.end_with(State::Expired, failure);
             }
             State::Scheduled | State::Pending | State::Retrying if job_is_late => {
-                self.lapse();
+                self.lapse(EndedBy::Server);
                 self.end_with(State::Failed, job_timeout());
             }
             State::Scheduled | State::Retrying => {

@@ -14,6 +14,10 @@ impl Step {
 
     pub(super) fn enter_stage(&mut self, token: &LeaseToken, name: String) -> Answer {
         self.hold(token)?;
+        if self.job.emitted.stage == name {
+            return Ok(self.job.state);
+        }
+        self.job.emitted.stage.clone_from(&name);
         // A job that has had its share of stages goes on showing them in its progress; they are kept no more.
         if self.job.emitted.stages < STAGES_MAX {
             self.job.emitted.stages += 1;
@@ -114,15 +118,22 @@ impl Step {
         if let Some(answer) = self.repeated(token, EndedBy::Completion) {
             return Ok(answer);
         }
-        if self.ended_by_server(token) == Some(State::Cancelled) {
+        if self.ended_cancelled(token) {
             return Err(Refusal::JobCancelled);
         }
         self.hold(token)?;
         match self.job.state {
             State::Running => {
                 let present = self.job.emitted.channels.iter().map(|channel| channel.bytes).sum();
-                if let Some(announced) = output_bytes.filter(|announced| *announced > present) {
-                    return Err(Refusal::OutputMissing { present, announced });
+                match output_bytes {
+                    Some(announced) if announced > present => {
+                        return Err(Refusal::OutputMissing { present, announced });
+                    }
+                    // A frame from before a reset that came late: nobody should take it for the worker's own.
+                    Some(announced) if announced < present => {
+                        return Err(Refusal::OutputConflict { offset: announced });
+                    }
+                    Some(_) | None => {}
                 }
                 let mut change = self.end_attempt(EndedBy::Completion, State::Succeeded, live);
                 change.reason = reason::COMPLETED.into();
@@ -153,7 +164,7 @@ impl Step {
         if let Some(answer) = self.repeated(token, EndedBy::Failure) {
             return Ok(answer);
         }
-        if self.ended_by_server(token) == Some(State::Cancelled) {
+        if self.ended_cancelled(token) {
             return Ok(State::Cancelled);
         }
         self.hold(token)?;
@@ -191,8 +202,14 @@ impl Step {
         if let Some(answer) = self.repeated(token, EndedBy::Release) {
             return Ok(answer);
         }
-        if self.ended_by_server(token) == Some(State::Cancelled) {
+        if self.ended_cancelled(token) {
             return Ok(State::Cancelled);
+        }
+        if delay.is_zero() && self.job.lease.as_ref().is_some_and(|lease| !lease.accepted) {
+            // Nothing has begun that could be given back.
+            self.check(token)?;
+            self.lapse(EndedBy::Release);
+            return Ok(self.job.state);
         }
         self.hold(token)?;
         match self.job.state {

@@ -63,7 +63,14 @@ impl Life {
 
     pub fn claim(&mut self, accept: bool) -> Result<State, Refusal> {
         let worker = "w".to_owned();
-        self.does(Command::Lease { worker, keeper: KEEPER, secret: 42, in_process: false, accept })
+        self.does(Command::Lease {
+            worker,
+            keeper: KEEPER,
+            secret: 42,
+            in_process: false,
+            term: None,
+            accept,
+        })
     }
 
     pub fn begin(&mut self) {

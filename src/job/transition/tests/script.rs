@@ -125,6 +125,7 @@ fn command(wanted: &Wanted, job: &Job) -> Command {
             keeper: KEEPER,
             secret: u64::from(job.epoch) + 1,
             in_process: false,
+            term: None,
             accept: flag,
         },
         Deed::Accept => Command::Accept { lease },

@@ -53,7 +53,7 @@ fn apply(job: Job, command: Command, now: Timestamp) -> Job {
 }
 
 fn lease(accept: bool) -> Command {
-    Command::Lease { worker: "w".into(), keeper: KEEPER, secret: 42, in_process: false, accept }
+    Command::Lease { worker: "w".into(), keeper: KEEPER, secret: 42, in_process: false, term: None, accept }
 }
 
 fn fail(lease: LeaseToken, permanent: bool) -> Command {

@@ -88,6 +88,21 @@ fn a_worker_that_lets_go_ends_the_job_cancelled(#[case] lets_go: fn(&mut Life) -
 }
 
 #[rstest]
+#[case::stops(|life: &mut Life| life.fails_with(None, None))]
+#[case::gives_back(|life: &mut Life| life.releases(HOUR))]
+fn whatever_a_worker_repeats_after_it_let_go_hears_of_the_cancellation(
+    #[case] lets_go: fn(&mut Life) -> Result<State, Refusal>,
+) {
+    let mut life = cancelling();
+    let refused = life.completes();
+    assert_eq!(lets_go(&mut life), Ok(State::Cancelled));
+
+    assert_eq!((life.completes(), refused), (Err(Refusal::JobCancelled), Err(Refusal::JobCancelled)));
+    assert_eq!(life.fails(error()), Ok(State::Cancelled));
+    assert_eq!(life.releases(HOUR), Ok(State::Cancelled));
+}
+
+#[rstest]
 #[case(LeaseEnd::Expired, "LEASE_EXPIRED")]
 #[case(LeaseEnd::Stalled, "STALLED")]
 #[case(LeaseEnd::Restarted, "SERVER_RESTART")]
