@@ -206,7 +206,8 @@ impl Kept {
         if !record.job.state.is_final() {
             return Err(Rejection::Active);
         }
-        let spec = Arc::new(Spec::again(&record.snapshot(Parts::FULL), retry.request.clone()));
+        let spec =
+            Arc::new(Spec::again(&record.snapshot(Parts::FULL), retry.request.clone(), retry.trace.clone()));
         self.check_room(1, queue_max)?;
         Ok(self.admit(&Submission { spec, chance: retry.chance }, now))
     }
@@ -275,24 +276,33 @@ impl Kept {
         (JobId::new(millisecond, JobId::counter(next), chance), create_time.max(millisecond))
     }
 
-    fn claim(&mut self, claim: &Claim, keeper: Keeper, now: Timestamp) -> Vec<Claimed> {
+    fn claim(&mut self, claim: &Claim, keeper: Keeper, now: Timestamp) -> Dealt {
         let mut claimed = Vec::new();
-        for secret in &claim.secrets {
-            let Some(id) = self.first_ready(&claim.kinds) else { break };
+        let mut bytes = 0;
+        for slot in &claim.slots {
+            let Some(id) = self.first_ready(&claim.kinds) else {
+                return Dealt { claimed, exhausted: true };
+            };
+            let size = self.jobs[&id].spec.input.len();
+            if !claimed.is_empty() && bytes + size > claim.bytes {
+                break;
+            }
+            bytes += size;
             let command = Command::Lease {
-                worker: claim.worker.clone(),
+                worker: slot.worker.clone(),
                 keeper,
-                secret: *secret,
-                in_process: claim.in_process,
-                accept: claim.in_process,
+                secret: slot.secret,
+                in_process: slot.in_process,
+                term: slot.term,
+                accept: slot.in_process,
             };
             let step = self.apply(id, command, now).expect("a ready job can be leased");
             let token = step.job.lease_token().expect("it was just leased");
             let snapshot = Snapshot { live: Live::default(), ..self.jobs[&id].snapshot(Parts::FULL) };
             self.served.insert(Arc::clone(&claim.kinds), snapshot.job.tenant.clone());
-            claimed.push(Claimed { snapshot, token, events: step.events });
+            claimed.push(Claimed { taker: slot.taker, snapshot, token, events: step.events });
         }
-        claimed
+        Dealt { claimed, exhausted: false }
     }
 
     /// The best ready job of the tenant whose turn it is.
@@ -382,6 +392,7 @@ impl Record {
             labels: self.spec.labels.clone(),
             request_id: self.spec.request.as_ref().map(|request| request.id.clone()),
             retry_of: self.spec.retry_of,
+            trace: self.spec.trace.clone(),
             input: parts.payloads.then(|| self.spec.input.clone()),
             result: self.result.clone().filter(|_| parts.payloads),
             live: self.live(),

@@ -14,8 +14,8 @@ mod sqlite;
 pub use error::{BackupError, Error, OpenError};
 pub use memory::MemoryStore;
 pub use operation::{
-    Claim, Claimed, Forgotten, LiveUpdate, Operation, Outcome, Pruned, Rejection, Retry, Submission,
-    Submitted, Swept,
+    Claim, Claimed, Dealt, Forgotten, LiveUpdate, Operation, Outcome, Pruned, Rejection, Retry, Slot,
+    Submission, Submitted, Swept,
 };
 pub use reading::{Count, EventLimit, Listed, Page, Parts, Rank};
 pub use sqlite::{BackedUp, Settings, SqliteStore, back_up};

@@ -1,10 +1,12 @@
 //! What a store is asked to do, and what comes of it.
 
 use crate::job::{
-    Command, Event, Job, JobId, LeaseToken, Live, Refusal, RequestKey, Snapshot, Spec, Timestamp, Transition,
+    Command, Event, Job, JobId, LeaseToken, Live, Refusal, RequestKey, Snapshot, Spec, Timestamp, Trace,
+    Transition,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Something for a store to do.
 #[derive(Clone, Debug)]
@@ -48,6 +50,8 @@ pub struct Retry {
     pub tenant: String,
     /// The client's name for the request.
     pub request: Option<RequestKey>,
+    /// The trace that the new job belongs to.
+    pub trace: Option<Trace>,
     /// For the new id.
     pub chance: u64,
 }
@@ -61,16 +65,29 @@ pub struct Submission {
     pub chance: u64,
 }
 
-/// A wish for work.
+/// A wish for work, of one worker or of several that can run the same kinds.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    /// Who wants it.
-    pub worker: String,
-    /// What it can do.
+    /// What they can run.
     pub kinds: Arc<[String]>,
-    /// The secrets of the tokens of the new leases; there are at most as many of these.
-    pub secrets: Vec<u64>,
-    /// The worker runs in this process and has a free slot for each: the attempts begin with the leases.
+    /// Who gets the jobs: the best one goes to the first.
+    pub slots: Vec<Slot>,
+    /// No more jobs are taken once their inputs have so many bytes together; at least one is.
+    pub bytes: usize,
+}
+
+/// A place for one job, with all that its lease is to have.
+#[derive(Clone, Debug, Default)]
+pub struct Slot {
+    /// Says whose it is, to whoever made the claim.
+    pub taker: u64,
+    /// The worker's name.
+    pub worker: String,
+    /// The secret of the lease's token.
+    pub secret: u64,
+    /// How long the lease is to last without a sign, where that is not the server's own term.
+    pub term: Option<Duration>,
+    /// The worker runs in this process, and the slot is free: the attempt begins with the lease.
     pub in_process: bool,
 }
 
@@ -90,8 +107,8 @@ pub struct LiveUpdate {
 pub enum Outcome {
     /// One for each submission, or why none of them was accepted.
     Submit(Result<Vec<Submitted>, Rejection>),
-    /// The jobs that were leased; none where none is ready.
-    Claim(Vec<Claimed>),
+    /// What was leased.
+    Claim(Dealt),
     /// The step that the job took, or why it did not.
     Apply(Result<Box<Transition>, Rejection>),
     /// What was due.
@@ -134,9 +151,20 @@ pub enum Submitted {
     Repeated(JobId),
 }
 
+/// What came of a claim.
+#[derive(Clone, Debug, Default)]
+pub struct Dealt {
+    /// The jobs that were leased, in the order of the slots.
+    pub claimed: Vec<Claimed>,
+    /// No job of these kinds was ready any more. Where there are enough, nobody looks whether there are more.
+    pub exhausted: bool,
+}
+
 /// A job that was leased.
 #[derive(Clone, Debug)]
 pub struct Claimed {
+    /// The [`Slot::taker`] of the slot that it is for.
+    pub taker: u64,
     /// The job, with its input.
     pub snapshot: Snapshot,
     /// Names the lease.

@@ -1,6 +1,6 @@
 //! A store under test, with a clock that is moved by hand and short ways to ask for things.
 
-use crate::builders::apply;
+use crate::builders::{apply, wish};
 use longhaul::job::*;
 use longhaul::store::*;
 use std::sync::Arc;
@@ -129,12 +129,8 @@ impl Bench {
     }
 
     pub fn wish(&mut self, kinds: &[&str], count: usize, in_process: bool) -> Operation {
-        Operation::Claim(Claim {
-            worker: "worker".into(),
-            kinds: kinds.iter().map(|kind| (*kind).to_owned()).collect(),
-            secrets: (0..count).map(|_| self.draw()).collect(),
-            in_process,
-        })
+        let secrets: Vec<u64> = (0..count).map(|_| self.draw()).collect();
+        Operation::Claim(wish(kinds, secrets, in_process))
     }
 
     /// Leases up to `count` jobs whose attempts then begin when their worker accepts.
@@ -186,7 +182,7 @@ impl Bench {
     }
 
     pub fn retry(&mut self, job: JobId, request: Option<RequestKey>) -> Result<Submitted, Rejection> {
-        let retry = Retry { job, tenant: DEFAULT_TENANT.into(), request, chance: self.draw() };
+        let retry = Retry { job, tenant: DEFAULT_TENANT.into(), request, trace: None, chance: self.draw() };
         match self.commit_one(Operation::Retry(retry)) {
             Outcome::Retry(outcome) => outcome,
             other => panic!("not the outcome of a retry: {other:?}"),
@@ -249,7 +245,7 @@ impl Bench {
 
 fn claimed(outcome: Outcome) -> Vec<Claimed> {
     match outcome {
-        Outcome::Claim(claimed) => claimed,
+        Outcome::Claim(dealt) => dealt.claimed,
         other => panic!("not the outcome of a claim: {other:?}"),
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use longhaul::job::*;
-use longhaul::store::{Operation, Page};
+use longhaul::store::{Claim, Operation, Page, Slot};
 use std::time::Duration;
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -23,6 +23,16 @@ pub fn tuned(kind: &str, tune: impl FnOnce(&mut Options)) -> Spec {
 
 pub fn of_tenant(tenant: &str, spec: Spec) -> Spec {
     Spec { tenant: tenant.into(), ..spec }
+}
+
+/// A wish for a job in each of these slots, named by the secrets of their leases.
+pub fn wish(kinds: &[&str], secrets: impl IntoIterator<Item = u64>, in_process: bool) -> Claim {
+    let slot = |(taker, secret)| Slot { taker, worker: "worker".into(), secret, term: None, in_process };
+    Claim {
+        kinds: kinds.iter().map(|kind| (*kind).to_owned()).collect(),
+        slots: (0..).zip(secrets).map(slot).collect(),
+        bytes: usize::MAX,
+    }
 }
 
 /// The same, named by its client.

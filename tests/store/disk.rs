@@ -36,14 +36,9 @@ fn submit(store: &SqliteStore, specs: &[Spec]) -> Vec<JobId> {
 }
 
 fn claim(store: &SqliteStore, count: u64) -> Vec<Claimed> {
-    let claim = Claim {
-        worker: "worker".into(),
-        kinds: ["work".to_owned()].into(),
-        secrets: (0..count).collect(),
-        in_process: true,
-    };
+    let claim = wish(&["work"], 0..count, true);
     match store.commit(vec![Operation::Claim(claim)], START).unwrap().remove(0) {
-        Outcome::Claim(claimed) => claimed,
+        Outcome::Claim(dealt) => dealt.claimed,
         other => panic!("{other:?}"),
     }
 }

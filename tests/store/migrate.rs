@@ -1,10 +1,10 @@
-//! A store of version 1, as a server of that version left it, opened by this one.
+//! A store of an earlier version, as a server of that version left it, opened by this one.
 //!
-//! The fixture was made by that server itself: jobs in seven states, two with request ids, three of a concurrency key; one
-//! was running when it was killed.
+//! The fixtures were made by those servers themselves. Version 1: jobs in seven states, two with request ids, three of a
+//! concurrency key; one was running when it was killed. Version 2: jobs in six states, three of them with labels.
 
 use crate::bench::{QUEUE_MAX, WHOLE};
-use crate::builders::first;
+use crate::builders::{first, wish};
 use longhaul::job::*;
 use longhaul::store::*;
 use rusqlite::Connection;
@@ -15,12 +15,17 @@ use tempfile::TempDir;
 
 const SETTINGS: Settings = Settings { queue_max: QUEUE_MAX, readers: 2, keeper: 1 };
 
-/// A data folder with the fixture in it.
+/// A data folder with the fixture of version 1 in it.
 fn old() -> (TempDir, PathBuf) {
+    of_version(1)
+}
+
+/// A data folder with a fixture in it.
+fn of_version(version: u32) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let database = folder.path().join("store/longhaul.db");
     std::fs::create_dir(folder.path().join("store")).unwrap();
-    let packed = std::fs::File::open("tests/store/fixtures/version1.db.gz").unwrap();
+    let packed = std::fs::File::open(format!("tests/store/fixtures/version{version}.db.gz")).unwrap();
     let unpacked = std::fs::File::create(&database).unwrap();
     let gzip = Command::new("gzip").arg("-dc").stdin(Stdio::from(packed)).stdout(unpacked).status().unwrap();
     assert!(gzip.success());
@@ -86,17 +91,12 @@ fn everything_is_there_and_can_be_listed_counted_and_claimed() {
 
     // The queue goes on, and what has ended is forgotten in its time.
     let now = Timestamp::from_micros(1_900_000_000_000_000);
-    let claim = Claim {
-        worker: "worker".into(),
-        kinds: ["nobody".to_owned()].into(),
-        secrets: vec![1, 2, 3],
-        in_process: true,
-    };
+    let claim = wish(&["nobody"], 1..4, true);
     let outcomes = store.commit(vec![Operation::Claim(claim), Operation::Prune { limit: 100 }], now).unwrap();
-    let [Outcome::Claim(claimed), Outcome::Prune(pruned)] = &outcomes[..] else { panic!("{outcomes:?}") };
-    assert_eq!((claimed.len(), pruned.forgotten.len()), (2, 3));
+    let [Outcome::Claim(dealt), Outcome::Prune(pruned)] = &outcomes[..] else { panic!("{outcomes:?}") };
+    assert_eq!((dealt.claimed.len(), pruned.forgotten.len()), (2, 3));
     drop(store);
-    assert_eq!((rows(&database).len(), version(&database)), (7, 2));
+    assert_eq!((rows(&database).len(), version(&database)), (7, 3));
 }
 
 #[test]
@@ -141,4 +141,29 @@ fn one_that_is_broken_off_leaves_the_old_store() {
     drop(connection);
     let store = SqliteStore::open(folder.path(), SETTINGS).unwrap();
     assert_eq!(list(&store, &Filter::default()).len(), before.len());
+}
+
+#[test]
+fn the_records_of_version_2_are_read_and_go_on() {
+    let (folder, database) = of_version(2);
+    let before = rows(&database);
+    assert_eq!((before.len(), version(&database)), (7, 2));
+
+    let store = SqliteStore::open(folder.path(), SETTINGS).unwrap();
+
+    let all = list(&store, &Filter::default());
+    assert_eq!(all.len(), before.len());
+    assert!(all.iter().all(|one| one.trace.is_none() && one.job.lease_term.is_none()));
+    assert!(all.iter().any(|one| one.result.is_some()) && all.iter().any(|one| !one.labels.is_empty()));
+    let running = &all.iter().find(|one| one.job.state == State::Running).unwrap().job;
+    assert_eq!(running.emitted.stage, "");
+    assert!(running.emitted.stages > 0);
+    let stage =
+        longhaul::job::Command::EnterStage { lease: running.lease_token().unwrap(), name: "later".into() };
+    store.commit(vec![Operation::Apply(running.id, Box::new(stage))], running.state_time).unwrap();
+    drop(store);
+
+    let store = SqliteStore::open(folder.path(), SETTINGS).unwrap();
+    let found = store.get(&[running.id], Parts::FULL).unwrap().remove(0).unwrap();
+    assert_eq!((found.job.emitted.stage.as_str(), version(&database)), ("later", 3));
 }

@@ -84,7 +84,7 @@ impl Script {
                     }
                 }
                 Outcome::Retry(Ok(Submitted::Created(job))) => self.jobs.push(job.id),
-                Outcome::Claim(claimed) => self.leases.extend(claimed.iter().map(|one| one.token)),
+                Outcome::Claim(dealt) => self.leases.extend(dealt.claimed.iter().map(|one| one.token)),
                 Outcome::Submit(Err(_))
                 | Outcome::Retry(_)
                 | Outcome::Apply(_)
@@ -102,16 +102,14 @@ impl Script {
                 let count = self.chance.random_range(1..4);
                 Operation::Submit((0..count).map(|_| self.submission()).collect())
             }
-            20..40 => Operation::Claim(Claim {
-                worker: "worker".into(),
-                kinds: KINDS
-                    .iter()
-                    .filter(|_| self.chance.random_bool(0.6))
-                    .map(|k| (*k).to_owned())
-                    .collect(),
-                secrets: (0..self.chance.random_range(0..5)).map(|_| self.chance.random()).collect(),
-                in_process: self.chance.random_bool(0.5),
-            }),
+            20..40 => {
+                let kinds: Vec<&str> =
+                    KINDS.iter().copied().filter(|_| self.chance.random_bool(0.6)).collect();
+                let secrets: Vec<u64> =
+                    (0..self.chance.random_range(0..5)).map(|_| self.chance.random()).collect();
+                let bytes = if self.chance.random_bool(0.2) { 3 } else { usize::MAX };
+                Operation::Claim(Claim { bytes, ..wish(&kinds, secrets, self.chance.random_bool(0.5)) })
+            }
             40..52 => {
                 Operation::Sweep { limit: self.chance.random_range(1..8), chance: self.chance.random() }
             }
@@ -127,6 +125,7 @@ impl Script {
                 job: self.job(),
                 tenant: (*TENANTS.choose(&mut self.chance).unwrap()).into(),
                 request: self.chance.random_bool(0.5).then(|| self.request()),
+                trace: None,
                 chance: self.chance.random(),
             }),
             _ => self.report(),

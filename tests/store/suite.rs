@@ -34,6 +34,9 @@ macro_rules! cases {
             a_claim_comes_with_all_that_its_worker_needs
             a_provisional_claim_leaves_no_trace
             a_claim_in_the_process_begins_the_attempt
+            a_claim_of_several_workers_is_dealt_in_the_order_of_its_slots
+            a_claim_takes_no_more_bytes_than_it_may_and_at_least_one_job
+            a_claim_says_that_nothing_is_left_only_where_that_is_so
             only_a_sweep_makes_a_scheduled_job_ready
             a_job_that_has_ended_or_waits_is_never_claimed;
         sweep:

@@ -5,7 +5,8 @@
 use super::rows::{self, ReadError};
 use super::writer::Writer;
 use crate::job::{Command, Timestamp};
-use crate::store::{Claim, Claimed, Rank};
+use crate::store::{Claim, Claimed, Dealt, Rank};
+use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// How many tenants one claim looks at; the next one goes on behind them.
@@ -14,69 +15,75 @@ const TENANTS_MAX: usize = 64;
 const SERVED_MAX: usize = 1_000;
 
 /// Leases what `claim` asks for.
-pub fn claim(writer: &mut Writer, claim: Claim, now: Timestamp) -> Result<Vec<Claimed>, ReadError> {
-    let mut claimed = Vec::new();
-    let chosen = choose(writer, &claim)?;
-    for (ordinal, secret) in chosen.into_iter().zip(claim.secrets) {
+pub fn claim(writer: &mut Writer, claim: Claim, now: Timestamp) -> Result<Dealt, ReadError> {
+    let wanted = claim.slots.len();
+    let mut claimed = Vec::with_capacity(wanted);
+    let mut bytes = 0;
+    let set = claim.kinds.join("\0");
+    let (chosen, mut exhausted) = choose(writer, &claim.kinds, &set, wanted)?;
+    for (ordinal, slot) in chosen.into_iter().zip(claim.slots) {
         let mut snapshot = match rows::load_assignment(&writer.connection, ordinal) {
             Ok(Some(snapshot)) => snapshot,
             Ok(None) => continue,
             Err(ReadError::Damaged(error)) => {
                 tracing::error!(%error, "a ready job cannot be read and is set aside");
                 rows::set_aside(&writer.connection, ordinal)?;
+                exhausted = false;
                 continue;
             }
             Err(error) => return Err(error),
         };
+        bytes += snapshot.input.as_ref().map_or(0, Bytes::len);
+        if bytes > claim.bytes && !claimed.is_empty() {
+            exhausted = false;
+            break;
+        }
         let command = Command::Lease {
-            worker: claim.worker.clone(),
+            worker: slot.worker,
             keeper: writer.keeper,
-            secret,
-            in_process: claim.in_process,
-            accept: claim.in_process,
+            secret: slot.secret,
+            in_process: slot.in_process,
+            term: slot.term,
+            accept: slot.in_process,
         };
         let Ok(step) = writer.step(&snapshot.job, command, now)? else { continue };
         let Some(token) = step.job.lease_token() else { continue };
         snapshot.job = step.job;
-        claimed.push(Claimed { snapshot, token, events: step.events });
+        claimed.push(Claimed { taker: slot.taker, snapshot, token, events: step.events });
     }
-    Ok(claimed)
-}
-
-/// The jobs to lease: a round over the tenants that have one, then another, until there are enough.
-fn choose(writer: &mut Writer, claim: &Claim) -> Result<Vec<i64>, ReadError> {
-    let wanted = claim.secrets.len();
-    let set = claim.kinds.join("\0");
-    let last = writer.served.get(&set).map_or("", String::as_str);
-    let tenants = tenants_after(&writer.connection, &claim.kinds, last)?;
-    let mut queues = Vec::with_capacity(tenants.len());
-    for tenant in &tenants {
-        queues.push(heads(&writer.connection, &claim.kinds, tenant, wanted)?.into_iter());
-    }
-    let mut chosen = Vec::new();
-    let mut served = None;
-    while chosen.len() < wanted {
-        let before = chosen.len();
-        for (tenant, queue) in tenants.iter().zip(&mut queues) {
-            if chosen.len() == wanted {
-                break;
-            }
-            if let Some(Rank { ordinal, .. }) = queue.next() {
-                chosen.push(ordinal);
-                served = Some(tenant);
-            }
-        }
-        if chosen.len() == before {
-            break;
-        }
-    }
-    if let Some(tenant) = served {
+    if let Some(last) = claimed.last() {
         if writer.served.len() >= SERVED_MAX {
             writer.served.clear();
         }
-        writer.served.insert(set, tenant.clone());
+        writer.served.insert(set, last.snapshot.job.tenant.clone());
     }
-    Ok(chosen)
+    Ok(Dealt { claimed, exhausted })
+}
+
+/// The jobs to lease: a round over the tenants that have one, then another, until there are enough; and whether these are
+/// all there are.
+fn choose(
+    writer: &Writer,
+    kinds: &[String],
+    set: &str,
+    wanted: usize,
+) -> Result<(Vec<i64>, bool), ReadError> {
+    let last = writer.served.get(set).map_or("", String::as_str);
+    let tenants = tenants_after(&writer.connection, kinds, last)?;
+    let mut queues = Vec::with_capacity(tenants.len());
+    for tenant in &tenants {
+        queues.push(heads(&writer.connection, kinds, tenant, wanted)?.into_iter());
+    }
+    let mut chosen = Vec::new();
+    while chosen.len() < wanted {
+        let before = chosen.len();
+        let left = wanted - before;
+        chosen.extend(queues.iter_mut().filter_map(Iterator::next).take(left).map(|rank| rank.ordinal));
+        if chosen.len() == before {
+            return Ok((chosen, tenants.len() < TENANTS_MAX));
+        }
+    }
+    Ok((chosen, false))
 }
 
 /// The tenants that have a ready job of these kinds, in turn, beginning behind `last`.

@@ -1,11 +1,22 @@
 //! Brings a store of an earlier version to the present one, in one transaction: it is of one version or the other.
 
 use super::rows::{self, ReadError};
+use super::schema::VERSION;
 use rusqlite::{Connection, OptionalExtension};
 
-/// Version 1 had an index for each of what `shelf` is for now, no labels, counters by state alone, and forgot nothing.
-pub fn from_version_1(connection: &mut Connection, tables: &str) -> Result<(), ReadError> {
+/// Brings a store from `version` to the present one.
+pub fn bring_up(connection: &mut Connection, version: u32, tables: &str) -> Result<(), ReadError> {
     let moment = connection.transaction()?;
+    if version == 1 {
+        from_version_1(&moment, tables)?;
+    }
+    // Version 2 differs in its records alone, each of which tells its own version.
+    moment.execute("UPDATE meta SET value = ?1 WHERE name = 'version'", [VERSION])?;
+    Ok(moment.commit()?)
+}
+
+/// Version 1 had an index for each of what `shelf` is for now, no labels, counters by state alone, and forgot nothing.
+fn from_version_1(moment: &Connection, tables: &str) -> Result<(), ReadError> {
     moment.execute_batch(
         "DROP INDEX ready; DROP INDEX due; DROP INDEX held; DROP INDEX blocked; DROP INDEX granted;
          DROP TABLE counters; ALTER TABLE jobs ADD COLUMN purge INTEGER;",
@@ -23,23 +34,21 @@ pub fn from_version_1(connection: &mut Connection, tables: &str) -> Result<(), R
             .optional()?;
         let Some(ordinal) = next else { break };
         last = next;
-        match (rows::load(&moment, ordinal), rows::load_carried(&moment, ordinal)) {
-            (Ok(Some(job)), Ok(carried)) => rows::place_anew(&moment, &job, &carried.labels)?,
+        match (rows::load(moment, ordinal), rows::load_carried(moment, ordinal)) {
+            (Ok(Some(job)), Ok(carried)) => rows::place_anew(moment, &job, &carried.labels)?,
             (Err(ReadError::Sqlite(error)), _) | (_, Err(ReadError::Sqlite(error))) => {
                 return Err(error.into());
             }
             (Ok(None), _) => {}
             (Err(ReadError::Damaged(error)), _) | (_, Err(ReadError::Damaged(error))) => {
                 tracing::error!(%error, "a job cannot be read and is set aside");
-                rows::set_aside(&moment, ordinal)?;
+                rows::set_aside(moment, ordinal)?;
             }
         }
     }
     moment.execute_batch(
         "INSERT INTO counters (tenant, kind, state, jobs)
-             SELECT tenant, kind, state, count(*) FROM jobs GROUP BY tenant, kind, state;
-         UPDATE meta SET value = 2 WHERE name = 'version';",
+             SELECT tenant, kind, state, count(*) FROM jobs GROUP BY tenant, kind, state;",
     )?;
-    moment.commit()?;
     Ok(())
 }

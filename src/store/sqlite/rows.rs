@@ -19,6 +19,7 @@ pub struct Carried {
     retry_of: Option<JobId>,
     /// Covers the input, which is a column of its own.
     input_crc: u32,
+    trace: Option<Trace>,
 }
 
 /// The numbers of the places, which the indexes are bound to. They are part of the stored form.
@@ -124,6 +125,7 @@ pub fn insert(connection: &Connection, job: &Job, spec: &Spec) -> rusqlite::Resu
         request_id: spec.request.as_ref().map(|request| request.id.clone()),
         retry_of: spec.retry_of,
         input_crc: crc32fast::hash(&spec.input),
+        trace: spec.trace.clone(),
     };
     let carried = record::encode(Position::of("spec", ordinal), &[], &carried);
     connection
@@ -395,6 +397,7 @@ fn read_snapshot(row: &Row<'_>) -> Result<Snapshot, ReadError> {
         labels: carried.labels,
         request_id: carried.request_id,
         retry_of: carried.retry_of,
+        trace: carried.trace,
         input,
         result,
         live,

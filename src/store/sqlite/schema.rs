@@ -9,8 +9,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The version of the tables.
-pub const VERSION: u32 = 2;
+/// The version of the tables and of the records in them.
+pub const VERSION: u32 = 3;
 
 /// What every connection is set to. FULL: each commit is on the disk before it is answered.
 const PRAGMAS: &str = "PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF;
@@ -116,9 +116,9 @@ impl Folder {
             folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| failed(&error))?;
         match read_version(&connection).map_err(|error| failed(&error))? {
             VERSION => Ok(folder),
-            1 => {
-                migrate::from_version_1(&mut connection, TABLES).map_err(|error| failed(&error))?;
-                tracing::info!("the store was brought from version 1 to version {VERSION}");
+            found @ 1..VERSION => {
+                migrate::bring_up(&mut connection, found, TABLES).map_err(|error| failed(&error))?;
+                tracing::info!("the store was brought from version {found} to version {VERSION}");
                 Ok(folder)
             }
             found => Err(OpenError::Version { found, known: VERSION }),

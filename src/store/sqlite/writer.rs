@@ -191,7 +191,7 @@ impl Writer {
         if let Err(full) = self.check_room(1) {
             return Ok(Err(full));
         }
-        let spec = Spec::again(&snapshot, retry.request.clone());
+        let spec = Spec::again(&snapshot, retry.request.clone(), retry.trace.clone());
         Ok(Ok(Submitted::Created(Box::new(self.create(&spec, retry.chance, now)?))))
     }
 

@@ -33,6 +33,12 @@ pub enum Flaw {
     ClaimedTwice,
     /// Attempts begin with the claim.
     AlwaysAccepted,
+    /// The best job goes to the last slot.
+    DealsBackwards,
+    /// Every lease has the server's own term.
+    TermsForgotten,
+    HugeClaims,
+    AlwaysExhausted,
     /// A claim makes jobs ready.
     ClaimSweeps,
     OnePlaceTooMany,
@@ -121,7 +127,7 @@ struct Mutant {
     /// As it was before the last commit.
     before: Mutex<MemoryStore>,
     jobs: Mutex<Vec<JobId>>,
-    last_claim: Mutex<Vec<Claimed>>,
+    last_claim: Mutex<Dealt>,
     lists: AtomicUsize,
     forgotten: Mutex<Vec<(Snapshot, Vec<Event>)>>,
 }
@@ -260,18 +266,22 @@ impl Mutant {
                 *store = store.reopened();
             }
             Flaw::ClaimSweeps => drop(self.carry_out(Operation::Sweep { limit: 100, chance: 0 }, now)),
-            Flaw::AlwaysAccepted => claim.in_process = true,
+            Flaw::DealsBackwards => claim.slots.reverse(),
+            Flaw::TermsForgotten => claim.slots.iter_mut().for_each(|slot| slot.term = None),
+            Flaw::HugeClaims => claim.bytes = usize::MAX,
+            Flaw::AlwaysAccepted => claim.slots.iter_mut().for_each(|slot| slot.in_process = true),
             _ => {}
         }
         let outcome = self.carry_out(Operation::Claim(claim), now);
         let mut last = self.lock(&self.last_claim);
         match outcome {
-            Outcome::Claim(claimed) if claimed.is_empty() && self.flaw == Flaw::ClaimedTwice => {
+            Outcome::Claim(dealt) if dealt.claimed.is_empty() && self.flaw == Flaw::ClaimedTwice => {
                 Outcome::Claim(last.clone())
             }
-            Outcome::Claim(claimed) => {
-                last.clone_from(&claimed);
-                Outcome::Claim(claimed)
+            Outcome::Claim(mut dealt) => {
+                dealt.exhausted |= self.flaw == Flaw::AlwaysExhausted;
+                last.clone_from(&dealt);
+                Outcome::Claim(dealt)
             }
             other => other,
         }

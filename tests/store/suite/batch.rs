@@ -50,8 +50,8 @@ pub fn operations_are_carried_out_in_their_order(bench: &mut Bench) {
     let outcomes =
         bench.commit(vec![apply(first, cancel()), claim_first, claim_second, apply(second, cancel())]);
 
-    assert!(matches!(&outcomes[1], Outcome::Claim(claimed) if claimed.is_empty()));
-    assert!(matches!(&outcomes[2], Outcome::Claim(claimed) if claimed.len() == 1));
+    assert!(matches!(&outcomes[1], Outcome::Claim(dealt) if dealt.claimed.is_empty()));
+    assert!(matches!(&outcomes[2], Outcome::Claim(dealt) if dealt.claimed.len() == 1));
     assert_eq!((bench.state(first), bench.state(second)), (State::Cancelled, State::Cancelling));
 }
 
@@ -64,7 +64,7 @@ pub fn what_comes_in_with_a_batch_is_there_for_the_rest_of_it(bench: &mut Bench)
 
     let Outcome::Submit(Ok(submitted)) = &outcomes[1] else { panic!("{outcomes:?}") };
     assert!(matches!(submitted[0], Submitted::Repeated(_)));
-    let Outcome::Claim(claimed) = &outcomes[3] else { panic!("{outcomes:?}") };
+    let Outcome::Claim(Dealt { claimed, .. }) = &outcomes[3] else { panic!("{outcomes:?}") };
     assert_eq!(claimed.len(), 2);
     assert_eq!(bench.commit(vec![]).len(), 0);
 }
@@ -103,7 +103,7 @@ fn assert_repeatable(bench: &mut Bench, batch: Vec<Operation>) {
                     let submitted = outcome.expect("a repeat is answered");
                     assert!(submitted.iter().all(|one| matches!(one, Submitted::Repeated(_))));
                 }
-                Outcome::Claim(claimed) => assert!(claimed.is_empty()),
+                Outcome::Claim(dealt) => assert!(dealt.claimed.is_empty()),
                 Outcome::Sweep(swept) => assert_eq!(swept.transitions, []),
                 Outcome::KeepLive => {}
                 Outcome::Retry(outcome) => {

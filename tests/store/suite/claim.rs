@@ -65,7 +65,7 @@ pub fn no_job_is_claimed_twice(bench: &mut Bench) {
         let outcomes = claimants.into_iter().flat_map(|claimant| claimant.join().unwrap());
         outcomes
             .flat_map(|outcome| match outcome {
-                Outcome::Claim(claimed) => ids(&claimed),
+                Outcome::Claim(dealt) => ids(&dealt.claimed),
                 other => panic!("not the outcome of a claim: {other:?}"),
             })
             .collect()
@@ -78,23 +78,20 @@ pub fn no_job_is_claimed_twice(bench: &mut Bench) {
 pub fn a_claim_comes_with_all_that_its_worker_needs(bench: &mut Bench) {
     let wanted = Spec { input: "{\"n\": 1}".into(), ..named("r", 1, spec("work")) };
     let job = bench.start(Spec { labels: [("a".into(), "b".into())].into(), ..wanted });
-    let wish = Claim {
-        worker: "a worker".into(),
-        kinds: ["work".to_owned()].into(),
-        secrets: vec![u64::MAX, 5],
-        in_process: false,
-    };
+    let mut wish = wish(&["work"], [u64::MAX, 5], false);
+    wish.slots[0].term = Some(60 * SECOND);
 
     let outcome = bench.commit(vec![Operation::Claim(wish)]).remove(0);
 
-    let Outcome::Claim(claimed) = outcome else { panic!("{outcome:?}") };
-    assert_eq!(claimed.len(), 1);
+    let Outcome::Claim(Dealt { claimed, exhausted }) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((claimed.len(), exhausted), (1, true));
+    assert_eq!((claimed[0].taker, claimed[0].snapshot.job.lease_term), (0, Some(60 * SECOND)));
     assert_eq!(claimed[0].token, LeaseToken { job: job.id, epoch: 1, secret: u64::MAX });
     assert_eq!(claimed[0].snapshot, bench.snapshot(job.id));
     let lease = claimed[0].snapshot.job.lease.clone().unwrap();
     let expected = Lease {
         secret: u64::MAX,
-        worker: "a worker".into(),
+        worker: "worker".into(),
         keeper: KEEPER,
         in_process: false,
         accepted: false,
@@ -159,4 +156,67 @@ pub fn a_job_that_has_ended_or_waits_is_never_claimed(bench: &mut Bench) {
 
     bench.step(running.job, end_lease(running, KEEPER, LeaseEnd::Restarted));
     assert_eq!(ids(&bench.claim(&["work"], 9)), [running.job]);
+}
+
+pub fn a_claim_of_several_workers_is_dealt_in_the_order_of_its_slots(bench: &mut Bench) {
+    let jobs: Vec<JobId> = (0..3).map(|_| bench.start(spec("work")).id).collect();
+    let slot = |taker: u64, in_process: bool| Slot {
+        taker,
+        worker: format!("worker {taker}"),
+        secret: 70 + taker,
+        term: (!in_process).then_some(taker as u32 * SECOND),
+        in_process,
+    };
+    let slots = vec![slot(9, false), slot(2, true), slot(9, false), slot(5, false)];
+
+    let claim = Claim { slots, ..wish(&["work"], [], false) };
+    let outcome = bench.commit(vec![Operation::Claim(claim)]).remove(0);
+    bench.reopen();
+
+    let Outcome::Claim(Dealt { claimed, exhausted }) = outcome else { panic!("{outcome:?}") };
+    assert!(exhausted);
+    let seen: Vec<_> = claimed.iter().map(|one| (one.token.job, one.taker, one.token.secret)).collect();
+    assert_eq!(seen, [(jobs[0], 9, 79), (jobs[1], 2, 72), (jobs[2], 9, 79)]);
+    for (one, (worker, term)) in
+        claimed.iter().zip([("worker 9", Some(9)), ("worker 2", None), ("worker 9", Some(9))])
+    {
+        let job = bench.snapshot(one.token.job).job;
+        assert_eq!(job.lease.as_ref().unwrap().worker, worker);
+        assert_eq!(job.lease_term, term.map(|seconds| seconds * SECOND));
+        assert_eq!(job, one.snapshot.job);
+    }
+}
+
+pub fn a_claim_takes_no_more_bytes_than_it_may_and_at_least_one_job(bench: &mut Bench) {
+    for size in [10, 4, 4, 4, 1] {
+        bench.start(Spec { input: vec![b'x'; size].into(), ..spec("work") });
+    }
+    let dealt = |bytes| {
+        let claim = Claim { bytes, ..wish(&["work"], 1..6, false) };
+        match bench.commit(vec![Operation::Claim(claim)]).remove(0) {
+            Outcome::Claim(dealt) => (dealt.claimed.len(), dealt.exhausted),
+            other => panic!("{other:?}"),
+        }
+    };
+
+    assert_eq!(dealt(8), (1, false));
+    assert_eq!(dealt(8), (2, false));
+    assert_eq!(dealt(8), (2, true));
+}
+
+pub fn a_claim_says_that_nothing_is_left_only_where_that_is_so(bench: &mut Bench) {
+    for tenant in ["a", "a", "b"] {
+        bench.start(of_tenant(tenant, spec("work")));
+    }
+    let dealt = |count: u64| match bench
+        .commit(vec![Operation::Claim(wish(&["work", "other"], 0..count, false))])
+        .remove(0)
+    {
+        Outcome::Claim(dealt) => (dealt.claimed.len(), dealt.exhausted),
+        other => panic!("{other:?}"),
+    };
+
+    assert_eq!(dealt(2), (2, false));
+    assert_eq!(dealt(2), (1, true));
+    assert_eq!(dealt(2), (0, true));
 }

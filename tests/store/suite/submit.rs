@@ -34,6 +34,7 @@ pub fn what_was_submitted_is_what_is_read(bench: &mut Bench) {
             options: full,
             labels,
             retry_of: Some(earlier),
+            trace: Some(Trace { parent: "00-a".into(), state: "b=c".into() }),
             input: every_byte,
             ..named("a b", 255, spec("a.b"))
         },
@@ -53,6 +54,7 @@ pub fn what_was_submitted_is_what_is_read(bench: &mut Bench) {
             labels: spec.labels,
             request_id: spec.request.map(|request| request.id),
             retry_of: spec.retry_of,
+            trace: spec.trace,
             input: Some(spec.input),
             result: None,
             live: Live::default(),
