@@ -3,7 +3,7 @@
 use super::{
     Count, Engine, Error, EventLimit, Listed, Page, Parts, Watch, WatchJobs, WatchJobsOptions, WatchOptions,
 };
-use crate::job::{Command, Event, Filter, Job, JobId, Place, RequestKey, Sequence, Snapshot, Spec};
+use crate::job::{Command, Event, Filter, Job, JobId, Place, RequestKey, Sequence, Snapshot, Spec, Trace};
 use crate::store::{Operation, Outcome, Retry, Submission, Submitted};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,8 +50,9 @@ impl Engine {
         tenant: &str,
         job: JobId,
         request: Option<RequestKey>,
+        trace: Option<Trace>,
     ) -> Result<Started, Error> {
-        let retry = Retry { job, tenant: tenant.to_owned(), request, chance: self.shared().chance() };
+        let retry = Retry { job, tenant: tenant.to_owned(), request, trace, chance: self.shared().chance() };
         let Outcome::Retry(outcome) = self.shared().committer().commit(Operation::Retry(retry)).await? else {
             unreachable!("an outcome is of its operation's kind")
         };
@@ -163,6 +164,7 @@ fn created(job: Job, spec: &Spec) -> Snapshot {
         labels: spec.labels.clone(),
         request_id: spec.request.as_ref().map(|request| request.id.clone()),
         retry_of: spec.retry_of,
+        trace: spec.trace.clone(),
         input: None,
         result: None,
         live: Default::default(),

@@ -48,9 +48,27 @@ pub struct Committer {
 /// What will come of an operation.
 pub type Answer = oneshot::Receiver<Result<Outcome, Error>>;
 
+/// Where that goes.
+enum Reply {
+    /// To whoever waits for it.
+    Waiting(oneshot::Sender<Result<Outcome, Error>>),
+    /// To what is to be done with it, on the thread that commits. Dropped where nothing comes any more.
+    Then(Box<dyn FnOnce(Result<Outcome, Error>) + Send>),
+}
+
+impl Reply {
+    fn give(self, outcome: Result<Outcome, Error>) {
+        match self {
+            // Nobody there any more: it has happened all the same.
+            Self::Waiting(sender) => drop(sender.send(outcome)),
+            Self::Then(then) => then(outcome),
+        }
+    }
+}
+
 struct Request {
     operation: Operation,
-    answer: oneshot::Sender<Result<Outcome, Error>>,
+    answer: Reply,
     /// A client's call has one; a report has none.
     place: Option<OwnedSemaphorePermit>,
 }
@@ -77,22 +95,34 @@ impl Committer {
     pub async fn commit(&self, operation: Operation) -> Result<Outcome, Error> {
         let places = places(&operation).min(WAITING_MAX as u32);
         let place = Arc::clone(&self.waiting).acquire_many_owned(places).await.map_err(|_| stopped())?;
-        received(self.send(operation, Some(place))).await
+        let (answer, receiver) = oneshot::channel();
+        self.send(Request { operation, answer: Reply::Waiting(answer), place: Some(place) });
+        received(receiver).await
     }
 
     /// Queues an operation at once, in the order of the calls. For those whose number is bounded otherwise: the reports of
     /// those that hold a lease, and the engine's own.
     pub fn queue(&self, operation: Operation) -> Answer {
-        self.send(operation, None)
+        let (answer, receiver) = oneshot::channel();
+        self.send(Request { operation, answer: Reply::Waiting(answer), place: None });
+        receiver
     }
 
-    fn send(&self, operation: Operation, place: Option<OwnedSemaphorePermit>) -> Answer {
-        let (answer, receiver) = oneshot::channel();
+    /// Queues an operation likewise, and does `then` with what comes of it, at once, on the thread that commits: it must be
+    /// short. It is never done where nothing is committed any more.
+    pub fn queue_then(
+        &self,
+        operation: Operation,
+        then: impl FnOnce(Result<Outcome, Error>) + Send + 'static,
+    ) {
+        self.send(Request { operation, answer: Reply::Then(Box::new(then)), place: None });
+    }
+
+    fn send(&self, request: Request) {
         if let Some(requests) = &*self.requests.lock() {
             // A thread that is gone has dropped the answer, which tells as much.
-            let _ = requests.send(Request { operation, answer, place });
+            let _ = requests.send(request);
         }
-        receiver
     }
 
     /// Whether nothing is committed any more.
@@ -185,8 +215,7 @@ fn run(requests: &Receiver<Request>, store: &dyn Store, clock: &dyn Clock, publi
             Ok(outcomes) => {
                 for (outcome, (answer, _place)) in outcomes.into_iter().zip(answers) {
                     publish.publish(&outcome);
-                    // Nobody there any more: it has happened all the same.
-                    let _ = answer.send(Ok(outcome));
+                    answer.give(Ok(outcome));
                 }
             }
             Err(error) => {
@@ -194,7 +223,7 @@ fn run(requests: &Receiver<Request>, store: &dyn Store, clock: &dyn Clock, publi
                 let may_have_committed = error.may_have_committed();
                 let error = Error::from(error);
                 for (answer, _place) in answers {
-                    let _ = answer.send(Err(error.clone()));
+                    answer.give(Err(error.clone()));
                 }
                 if may_have_committed {
                     publish.unknown();
@@ -234,7 +263,7 @@ mod tests {
     use crate::store::Submission;
 
     fn request(operation: Operation, place: Option<OwnedSemaphorePermit>) -> Request {
-        Request { operation, answer: oneshot::channel().0, place }
+        Request { operation, answer: Reply::Waiting(oneshot::channel().0), place }
     }
 
     /// A submission of so many jobs, from a client.

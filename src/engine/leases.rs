@@ -4,12 +4,12 @@
 //! disk.
 
 use super::error::Error;
-use super::output::Output;
+use super::output::{Begun, Output};
+use crate::job::limits::METRICS_MAX;
 use crate::job::{Job, JobId, LeaseEnd, LeaseToken, Live, Metrics, Progress, Refusal, State, Timestamp};
 use crate::store::LiveUpdate;
 use parking_lot::Mutex;
-use std::collections::HashSet;
-use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -31,27 +31,46 @@ pub enum Order {
 /// How long the next job of a concurrency key waits for a handler that does not notice that its lease is lost.
 const LETTING_GO_MAX: Duration = Duration::from_secs(1);
 
-/// The leases, by job.
-#[derive(Debug, Default)]
+/// The leases that this server keeps.
+#[derive(Debug)]
 pub struct Leases {
-    held: Mutex<HashMap<JobId, Held>>,
+    /// How long one lasts without a sign of its holder, where that did not ask for something else.
+    term: Duration,
+    /// How soon a claim must be accepted.
+    accept_timeout: Duration,
+    kept: Mutex<Kept>,
     /// The orders of lost leases that had a place of a concurrency key, until their holders in this process let go.
     letting_go: Mutex<Vec<watch::Sender<Order>>>,
+}
+
+/// The leases, by job, and how many of them each worker has.
+#[derive(Debug, Default)]
+struct Kept {
+    held: HashMap<JobId, Held>,
+    by_worker: HashMap<String, usize>,
 }
 
 /// A lease, while it lasts.
 #[derive(Debug)]
 struct Held {
     token: LeaseToken,
+    worker: String,
+    /// Its attempt has begun, and has this number.
+    accepted: bool,
     attempt: u32,
+    term: Duration,
     orders: watch::Sender<Order>,
     live: Live,
     /// `live` has changed since it was last kept.
     changed: bool,
     /// When it ends unless it is renewed; never, where its holder lives in this process.
     deadline: Option<Timestamp>,
+    /// When a worker must have let go that is to cancel.
+    let_go_by: Timestamp,
     progress_timeout: Option<Duration>,
     last_sign: Timestamp,
+    /// What the attempt had sent when this server took note of its lease.
+    emitted: Begun,
     output: Option<Arc<Output>>,
     /// Its holder is at work, in this process, in a place of a concurrency key.
     has_place: bool,
@@ -68,52 +87,97 @@ pub struct Overdue {
     pub live: Live,
 }
 
+/// What a renewal has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    /// What the holder is to do.
+    pub order: Order,
+    /// When the lease ends now unless it is renewed.
+    pub expire_time: Timestamp,
+    /// The attempt has begun.
+    pub accepted: bool,
+}
+
+impl Kept {
+    fn insert(&mut self, held: Held) -> Option<Held> {
+        *self.by_worker.entry(held.worker.clone()).or_default() += 1;
+        let before = self.held.insert(held.token.job, held);
+        before.inspect(|before| self.uncount(&before.worker))
+    }
+
+    fn remove(&mut self, token: &LeaseToken) -> Option<Held> {
+        self.get(token)?;
+        self.held.remove(&token.job).inspect(|held| self.uncount(&held.worker))
+    }
+
+    fn uncount(&mut self, worker: &str) {
+        if let Some(count) = self.by_worker.get_mut(worker) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_worker.remove(worker);
+            }
+        }
+    }
+
+    fn get(&mut self, token: &LeaseToken) -> Option<&mut Held> {
+        self.held.get_mut(&token.job).filter(|held| held.token == *token)
+    }
+}
+
 impl Leases {
-    /// Keeps the lease that `job` is under, until `deadline` unless it is renewed; not where it, or a later one, is kept
-    /// already.
-    pub fn insert(&self, job: &Job, live: Live, deadline: Option<Timestamp>, now: Timestamp) {
-        let Some(token) = job.lease_token() else { return };
+    /// Keeps none yet.
+    pub fn new(term: Duration, accept_timeout: Duration) -> Self {
+        Self { term, accept_timeout, kept: Mutex::default(), letting_go: Mutex::default() }
+    }
+
+    /// Keeps the lease that `job` is under, for a whole term; not where it, or a later one, is kept already.
+    pub fn insert(&self, job: &Job, live: Live, now: Timestamp) {
+        let (Some(token), Some(lease)) = (job.lease_token(), &job.lease) else { return };
         let order = match (job.state, job.cancel_deadline) {
             (State::Cancelling, Some(deadline)) => Order::Cancel { grace: deadline.since(now) },
             _ => Order::Continue,
         };
+        let term = job.lease_term.unwrap_or(self.term);
+        let deadline = now.after(if lease.accepted { term } else { self.accept_timeout });
         let held = Held {
             token,
+            worker: lease.worker.clone(),
+            accepted: lease.accepted,
             attempt: job.attempt,
+            term,
             orders: watch::Sender::new(order),
             live,
             changed: false,
-            deadline,
+            deadline: (!lease.in_process).then_some(deadline),
+            let_go_by: job.cancel_deadline.unwrap_or(now),
             progress_timeout: job.options.progress_timeout,
             last_sign: now,
+            emitted: if lease.accepted { Begun::of(job) } else { Begun::default() },
             output: None,
-            has_place: deadline.is_none() && job.options.concurrency.is_some(),
+            has_place: lease.in_process && job.options.concurrency.is_some(),
         };
-        match self.held.lock().entry(job.id) {
-            Entry::Vacant(entry) => {
-                entry.insert(held);
-            }
-            Entry::Occupied(mut entry) if entry.get().token.epoch < token.epoch => {
-                self.end(entry.insert(held));
-            }
-            Entry::Occupied(_) => {}
+        let mut kept = self.kept.lock();
+        if kept.held.get(&job.id).is_none_or(|known| known.token.epoch < token.epoch)
+            && let Some(before) = kept.insert(held)
+        {
+            self.end(before);
         }
+    }
+
+    /// How many leases a worker of this name has.
+    pub fn held_by(&self, worker: &str) -> usize {
+        self.kept.lock().by_worker.get(worker).copied().unwrap_or(0)
     }
 
     /// The leases that are kept here.
     pub fn tokens(&self) -> HashSet<LeaseToken> {
-        self.held.lock().values().map(|held| held.token).collect()
+        self.kept.lock().held.values().map(|held| held.token).collect()
     }
 
     /// Forgets a lease that has ended.
     pub fn lose(&self, token: &LeaseToken) {
-        let mut leases = self.held.lock();
-        if let Some(held) = leases.remove(&token.job) {
-            if held.token == *token {
-                self.end(held);
-            } else {
-                leases.insert(token.job, held);
-            }
+        if let Some(held) = self.kept.lock().remove(token) {
+            self.end(held);
         }
     }
 
@@ -144,9 +208,9 @@ impl Leases {
         }
     }
 
-    /// What the holder of this lease is to do, from now on.
-    pub fn orders(&self, token: &LeaseToken) -> Option<watch::Receiver<Order>> {
-        self.with(token, |held| held.orders.subscribe()).ok()
+    /// What the holder of this lease is to do, from now on, and when it ends as it is now.
+    pub fn orders(&self, token: &LeaseToken) -> Option<(watch::Receiver<Order>, Timestamp)> {
+        self.with(token, |held| (held.orders.subscribe(), held.deadline.unwrap_or(held.last_sign))).ok()
     }
 
     /// Whether this very lease is kept here.
@@ -154,17 +218,41 @@ impl Leases {
         self.with(token, |_| ()).is_ok()
     }
 
+    /// Gives the lease another term; one that is not accepted yet keeps its time for that.
+    pub fn renew(&self, token: &LeaseToken, now: Timestamp) -> Result<Renewal, Error> {
+        self.with(token, |held| {
+            if held.accepted {
+                held.deadline = held.deadline.map(|_| now.after(held.term));
+            }
+            let order = match *held.orders.borrow() {
+                Order::Cancel { .. } => Order::Cancel { grace: held.let_go_by.since(now) },
+                other => other,
+            };
+            Renewal { order, expire_time: held.deadline.unwrap_or(now), accepted: held.accepted }
+        })
+    }
+
     /// Takes note of a step that a job has taken.
     pub fn follow(&self, job: &Job, now: Timestamp) {
-        let mut leases = self.held.lock();
-        let Entry::Occupied(mut entry) = leases.entry(job.id) else { return };
-        if job.lease_token() != Some(entry.get().token) {
-            self.end(entry.remove());
+        let mut kept = self.kept.lock();
+        let Some(held) = kept.held.get_mut(&job.id) else { return };
+        let lease = job.lease.as_ref().filter(|_| job.lease_token() == Some(held.token));
+        let Some(lease) = lease else {
+            let token = held.token;
+            if let Some(held) = kept.remove(&token) {
+                self.end(held);
+            }
             return;
+        };
+        if lease.accepted && !held.accepted {
+            held.accepted = true;
+            held.deadline = held.deadline.map(|_| now.after(held.term));
+            held.last_sign = now;
+            held.emitted = Begun::of(job);
         }
-        let held = entry.get_mut();
         held.attempt = job.attempt;
         if let (State::Cancelling, Some(deadline)) = (job.state, job.cancel_deadline) {
+            held.let_go_by = deadline;
             held.orders.send_if_modified(|order| {
                 let continues = *order == Order::Continue;
                 if continues {
@@ -187,7 +275,7 @@ impl Leases {
             if let Some(progress) = progress {
                 held.live.progress = held.live.progress.advanced_by(progress, now);
             }
-            held.live.metrics.extend(metrics);
+            measure(&mut held.live.metrics, metrics);
             held.changed = true;
             held.last_sign = now;
             (held.attempt, held.live.clone())
@@ -204,10 +292,12 @@ impl Leases {
         self.with(token, |held| held.live.clone()).ok()
     }
 
-    /// The same, as of the end of the attempt, which its holder is about to report: it does no more.
-    pub fn last_live(&self, token: &LeaseToken) -> Live {
+    /// The same with the last measurements, as of the end of the attempt, which its holder is about to report: it does no
+    /// more.
+    pub fn last_live(&self, token: &LeaseToken, metrics: Metrics) -> Live {
         let last = self.with(token, |held| {
             held.has_place = false;
+            measure(&mut held.live.metrics, metrics);
             held.live.clone()
         });
         last.unwrap_or_default()
@@ -215,16 +305,17 @@ impl Leases {
 
     /// What is latest-wins of a job's current attempt, if that is held here.
     pub fn live_of(&self, job: &Job) -> Option<Live> {
-        let held = self.held.lock();
-        let held = held.get(&job.id).filter(|held| held.attempt == job.attempt && job.lease.is_some())?;
-        Some(held.live.clone())
+        let kept = self.kept.lock();
+        let held = kept.held.get(&job.id)?;
+        let is_current = held.accepted && held.attempt == job.attempt && job.lease.is_some();
+        is_current.then(|| held.live.clone())
     }
 
     /// The output of the attempt under this lease, made by the first that asks.
     pub fn output(&self, token: &LeaseToken, now: Timestamp) -> Result<Arc<Output>, Error> {
         self.with(token, |held| {
             held.last_sign = now;
-            Arc::clone(held.output.get_or_insert_with(Arc::default))
+            Arc::clone(held.output.get_or_insert_with(|| Arc::new(Output::new(&held.emitted))))
         })
     }
 
@@ -235,8 +326,8 @@ impl Leases {
 
     /// Up to `limit` attempts whose latest-wins part has changed since the last time.
     pub fn take_changed(&self, limit: usize) -> Vec<LiveUpdate> {
-        let mut held = self.held.lock();
-        let changed = held.values_mut().filter(|held| held.changed && held.attempt > 0).take(limit);
+        let mut kept = self.kept.lock();
+        let changed = kept.held.values_mut().filter(|held| held.changed && held.accepted).take(limit);
         changed
             .map(|held| {
                 held.changed = false;
@@ -247,13 +338,13 @@ impl Leases {
 
     /// The leases whose time is over.
     pub fn overdue(&self, now: Timestamp) -> Vec<Overdue> {
-        let held = self.held.lock();
-        let overdue = held.values().filter_map(|held| {
+        let kept = self.kept.lock();
+        let overdue = kept.held.values().filter_map(|held| {
             let silent = now.since(held.last_sign);
             let cause = match (held.deadline, held.progress_timeout) {
-                (Some(deadline), _) if deadline <= now && held.attempt == 0 => LeaseEnd::Unaccepted,
+                (Some(deadline), _) if deadline <= now && !held.accepted => LeaseEnd::Unaccepted,
                 (Some(deadline), _) if deadline <= now => LeaseEnd::Expired,
-                (_, Some(timeout)) if silent > timeout => LeaseEnd::Stalled,
+                (_, Some(timeout)) if held.accepted && silent > timeout => LeaseEnd::Stalled,
                 _ => return None,
             };
             Some(Overdue { token: held.token, cause, live: held.live.clone() })
@@ -263,17 +354,22 @@ impl Leases {
 
     /// Gives every lease this much more time: the server was stopped for as long and heard nobody.
     pub fn postpone(&self, duration: Duration) {
-        for held in self.held.lock().values_mut() {
+        for held in self.kept.lock().held.values_mut() {
             held.deadline = held.deadline.map(|deadline| deadline.after(duration));
             held.last_sign = held.last_sign.after(duration);
         }
     }
 
     fn with<T>(&self, token: &LeaseToken, act: impl FnOnce(&mut Held) -> T) -> Result<T, Error> {
-        let mut held = self.held.lock();
-        match held.get_mut(&token.job) {
-            Some(held) if held.token == *token => Ok(act(held)),
-            Some(_) | None => Err(Error::Refused(Refusal::LeaseLost)),
+        self.kept.lock().get(token).map(act).ok_or(Error::Refused(Refusal::LeaseLost))
+    }
+}
+
+/// Adds measurements; of new names only as many as there is room for.
+fn measure(known: &mut Metrics, metrics: Metrics) {
+    for (name, value) in metrics {
+        if known.len() < METRICS_MAX || known.contains_key(&name) {
+            known.insert(name, value);
         }
     }
 }

@@ -3,9 +3,11 @@
 //! It does not know which store it has, what its callers speak, or who its workers are.
 
 mod changes;
+mod claims;
 mod clients;
 mod commit;
 mod dispatch;
+mod emission;
 mod error;
 mod hub;
 mod leases;
@@ -18,13 +20,16 @@ mod watch_jobs;
 mod work;
 
 pub use crate::store::{Count, EventLimit, Listed, Page, Parts};
+pub use claims::{Leased, Place, Worker};
 pub use clients::Started;
+pub use emission::{Emission, Frame};
 pub use error::Error;
 pub use hub::{Shared as SharedEvent, SharedBody};
 pub use leases::Order;
+pub use output::Durable;
 pub use watch::{Message, Watch, WatchOptions};
 pub use watch_jobs::{JobsMessage, WatchJobs, WatchJobsOptions};
-pub use work::{Leased, Worker};
+pub use work::{Directive, Report};
 
 use crate::clock::Clock;
 use crate::job::{Terms, Timestamp};
@@ -42,7 +47,9 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use sweep::Sweeper;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::sync::watch::{Receiver, Sender};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
@@ -51,6 +58,8 @@ use tokio_util::task::TaskTracker;
 pub struct Settings {
     /// How long a lease lasts without a sign of its holder.
     pub lease_duration: Duration,
+    /// How often a worker elsewhere is to give a sign; a third of the lease, where nothing is said.
+    pub heartbeat_interval: Option<Duration>,
     /// How soon a claim must be accepted.
     pub accept_timeout: Duration,
     /// How long a worker may take to let go of a cancelled job, where the client does not say.
@@ -65,12 +74,35 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             lease_duration: Duration::from_secs(30),
+            heartbeat_interval: None,
             accept_timeout: Duration::from_secs(10),
             cancel_grace: Duration::from_secs(10),
             terms: Terms::default(),
             progress_timeouts: HashMap::new(),
         }
     }
+}
+
+/// The terms of leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTerms {
+    /// How often a worker is to give a sign.
+    pub heartbeat_interval: Duration,
+    /// How long a lease lasts without one.
+    pub lease_duration: Duration,
+    /// How soon a claim must be accepted.
+    pub accept_timeout: Duration,
+}
+
+/// Whether the server is about to stop, for those who are to go elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopping {
+    /// It is not.
+    No,
+    /// No more work is given out; what runs has this long to end.
+    Draining(Duration),
+    /// All streams end.
+    Closing,
 }
 
 /// Where chance comes from: each call gives another 64 random bits.
@@ -91,7 +123,7 @@ struct Shared {
     changes: Arc<Changes>,
     queues: Queues,
     leases: Leases,
-    dispatch: Dispatch,
+    dispatch: Dispatch<claims::Taker>,
     sweeper: Sweeper,
     /// Jobs are to be forgotten.
     pruner: Sweeper,
@@ -100,6 +132,9 @@ struct Shared {
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// What has the store open beside the tasks: reads on threads that may block, and leases that are given back.
     errands: TaskTracker,
+    /// Where they run, for those that the commit thread sends.
+    runtime: Handle,
+    stopping: Sender<Stopping>,
 }
 
 impl Engine {
@@ -115,13 +150,15 @@ impl Engine {
         let shared = Arc::new(Shared {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
+            leases: Leases::new(settings.lease_duration, settings.accept_timeout),
             settings,
             chance,
+            runtime: Handle::current(),
+            stopping: Sender::new(Stopping::No),
             committer: OnceLock::new(),
             hub: Arc::default(),
             changes: Arc::default(),
             queues: Queues::default(),
-            leases: Leases::default(),
             dispatch: Dispatch::default(),
             sweeper: Sweeper::default(),
             pruner: Sweeper::default(),
@@ -144,8 +181,19 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Sends watchers away with [`Error::Unavailable`]. Other calls go on to be served.
-    pub fn close_watches(&self) {
+    /// Gives out no more work to workers elsewhere, and tells them that they have this long before their streams end.
+    pub fn drain(&self, time: Duration) {
+        self.0.stopping.send_replace(Stopping::Draining(time));
+    }
+
+    /// Whether the server is about to stop, from now on.
+    pub fn stopping(&self) -> Receiver<Stopping> {
+        self.0.stopping.subscribe()
+    }
+
+    /// Sends watchers and workers away with [`Error::Unavailable`]. Other calls go on to be served.
+    pub fn close_streams(&self) {
+        self.0.stopping.send_replace(Stopping::Closing);
         self.0.hub.close();
         self.0.changes.close();
     }
@@ -153,7 +201,7 @@ impl Engine {
     /// Commits what waits, and stops. Every call after that is [`Error::Unavailable`], and whoever drops the last handle
     /// closes the store.
     pub async fn close(&self) {
-        self.close_watches();
+        self.close_streams();
         let tasks = std::mem::take(&mut *self.0.tasks.lock());
         for task in tasks {
             task.abort();
@@ -171,6 +219,18 @@ impl Engine {
     pub fn terms(&self, kind: &str) -> Terms {
         let settings = &self.0.settings;
         Terms { progress_timeout: settings.progress_timeouts.get(kind).copied(), ..settings.terms }
+    }
+
+    /// The terms of leases that last as long without a sign as `asked`, or as the server's own.
+    pub fn lease_terms(&self, asked: Option<Duration>) -> LeaseTerms {
+        let settings = &self.0.settings;
+        let lease_duration = asked.unwrap_or(settings.lease_duration);
+        let third = lease_duration / 3;
+        LeaseTerms {
+            heartbeat_interval: settings.heartbeat_interval.map_or(third, |interval| interval.min(third)),
+            lease_duration,
+            accept_timeout: settings.accept_timeout,
+        }
     }
 
     /// What time it is.

@@ -1,8 +1,8 @@
 //! What follows from a commit, once it is durable: doorbells ring, idle workers wake, leases take note.
 
-use super::Shared;
 use super::commit::Publish;
-use crate::job::{Event, Job, Place};
+use super::{Shared, claims};
+use crate::job::{Event, Job, Live, Place};
 use crate::store::{Claimed, Forgotten, Outcome, Submitted};
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ impl Publish for Publisher {
                 }
             }
             Outcome::Retry(Ok(submitted)) => self.submitted(submitted),
-            Outcome::Claim(claimed) => {
-                for claimed in claimed {
+            Outcome::Claim(dealt) => {
+                for claimed in &dealt.claimed {
                     self.claimed(claimed);
                 }
             }
@@ -56,6 +56,7 @@ impl Publish for Publisher {
         self.0.sweeper.poke();
         self.0.adopt.notify_one();
         self.0.changes.lose();
+        claims::look_again(&self.0);
     }
 }
 
@@ -76,9 +77,7 @@ impl Publisher {
         let shared = &self.0;
         let job = &claimed.snapshot.job;
         let now = shared.clock.now();
-        let in_process = job.lease.as_ref().is_some_and(|lease| lease.in_process);
-        let deadline = (!in_process).then(|| now.after(shared.settings.accept_timeout));
-        shared.leases.insert(job, Default::default(), deadline, now);
+        shared.leases.insert(job, Live::default(), now);
         shared.queues.taken(job, now);
         self.moved(job, &claimed.events);
     }
@@ -96,7 +95,11 @@ impl Publisher {
     /// Somebody may want to know where a job lies now.
     fn lies(&self, job: &Job) {
         match job.place() {
-            Place::Ready => self.0.dispatch.hint(&job.kind),
+            Place::Ready => {
+                if let Some(round) = self.0.dispatch.hint(&job.kind) {
+                    claims::claim(&self.0, round);
+                }
+            }
             // Its key may have a place for it, or the place that it has left may be for another.
             Place::Blocked => self.0.sweeper.poke(),
             Place::Waiting | Place::Done if job.options.concurrency.is_some() => self.0.sweeper.poke(),

@@ -1,7 +1,8 @@
 //! The engine's own work, in the background: what is due, what a keeper owes its leases, and what makes a lost hint harmless.
 
 use super::commit::received;
-use super::{Engine, Shared};
+use super::leases::Overdue;
+use super::{Engine, Shared, claims};
 use crate::job::{Command, Job, JobId, Keeper, LeaseEnd, Live, Refusal, Timestamp};
 use crate::store::{Operation, Outcome, Parts, Rejection, Store};
 use parking_lot::Mutex;
@@ -18,8 +19,12 @@ const PRUNE_LIMIT: usize = 32;
 const PRUNE_PAUSE: Duration = Duration::from_millis(5);
 /// How often leases are looked at, and so how late one may end.
 const KEEPER_INTERVAL: Duration = Duration::from_millis(250);
-/// A look that comes so much too late means that this process was stopped, and heard nobody meanwhile.
+/// A look that comes so much too late means that this process was stopped, or had no time to hear anybody.
+const LATE: Duration = Duration::from_millis(250);
+/// Of such a delay, a longer one is worth a word.
 const STOPPED: Duration = Duration::from_secs(2);
+/// How many seconds pass before workers that wait look again. A hint that was lost costs no more than this.
+const LOOK_AGAIN: u64 = 5;
 /// How often what is latest-wins is kept, and watched jobs are compared with the store.
 const SECOND: Duration = Duration::from_secs(1);
 /// How many attempts' latest-wins parts are kept at each of these times.
@@ -122,16 +127,22 @@ pub async fn keep_leases(shared: Arc<Shared>) {
         let now = shared.clock.now();
         let late = now.since(last).saturating_sub(KEEPER_INTERVAL);
         last = now;
-        if late > STOPPED {
-            tracing::warn!(?late, "this process was stopped; every lease gets as much more time");
+        if late > LATE {
             shared.leases.postpone(late);
         }
-        for overdue in shared.leases.overdue(now) {
-            let token = overdue.token;
-            let command = end_lease(&shared, token.epoch, overdue.cause, overdue.live);
-            match received(shared.committer().queue(Operation::Apply(token.job, Box::new(command)))).await {
+        if late > STOPPED {
+            tracing::warn!(?late, "this process was stopped; every lease gets as much more time");
+        }
+        let end = |overdue: Overdue| {
+            let Overdue { token, cause, live } = overdue;
+            let command = end_lease(&shared, token.epoch, cause, live);
+            (token, cause, shared.committer().queue(Operation::Apply(token.job, Box::new(command))))
+        };
+        let ended: Vec<_> = shared.leases.overdue(now).into_iter().map(end).collect();
+        for (token, cause, answer) in ended {
+            match received(answer).await {
                 Ok(Outcome::Apply(Ok(_))) => {
-                    tracing::info!(job = %token.job, cause = ?overdue.cause, "a lease ended")
+                    tracing::info!(job = %token.job, ?cause, "a lease ended")
                 }
                 Ok(other) => {
                     tracing::debug!(job = %token.job, ?other, "a lease was over already");
@@ -147,13 +158,17 @@ pub async fn keep_leases(shared: Arc<Shared>) {
     }
 }
 
-/// Once a second: keeps what is latest-wins, and compares what is watched with the store.
+/// Once a second: keeps what is latest-wins, and compares what is watched with the store. Every few seconds: lets workers
+/// that wait look again.
 pub async fn each_second(shared: Arc<Shared>) {
     let mut tick = tokio::time::interval_at(Instant::now() + SECOND, SECOND);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    for second in 1_u64.. {
         tick.tick().await;
         keep_live(&shared);
+        if second.is_multiple_of(LOOK_AGAIN) {
+            claims::look_again(&shared);
+        }
         let watched = shared.hub.jobs();
         for page in watched.chunks(PAGE) {
             let (store, ids) = (Arc::clone(&shared.store), page.to_vec());
@@ -212,7 +227,7 @@ pub async fn adopt(shared: &Arc<Shared>) -> Result<(), super::Error> {
         // A claim that is durable may be about to be published: after the next commit it has been.
         received(shared.committer().queue(Operation::KeepLive(Vec::new()))).await?;
         let now = shared.clock.now();
-        let mut ended = Vec::new();
+        let (mut ended, mut held) = (Vec::new(), Vec::new());
         for job in page {
             let (Some(token), Some(lease)) = (job.lease_token(), &job.lease) else { continue };
             known.remove(&token);
@@ -224,16 +239,22 @@ pub async fn adopt(shared: &Arc<Shared>) -> Result<(), super::Error> {
                 let command = end_lease(shared, token.epoch, LeaseEnd::Restarted, Live::default());
                 ended.push(shared.committer().queue(Operation::Apply(job.id, Box::new(command))));
             } else {
-                let term = if lease.accepted {
-                    shared.settings.lease_duration
-                } else {
-                    shared.settings.accept_timeout
-                };
-                shared.leases.insert(&job, Live::default(), Some(now.after(term)), now);
+                held.push(job);
             }
         }
         for answer in ended {
             received(answer).await?;
+        }
+        let (store, ids) = (Arc::clone(&shared.store), held.iter().map(|job| job.id).collect::<Vec<_>>());
+        let found = shared
+            .errands
+            .spawn_blocking(move || store.get(&ids, Parts::BASIC))
+            .await
+            .map_err(|error| super::Error::Unavailable(error.to_string()))??;
+        for (job, found) in held.into_iter().zip(found) {
+            // Progress goes on from where it was kept last.
+            let live = found.map(|snapshot| snapshot.live).unwrap_or_default();
+            shared.leases.insert(&job, live, now);
         }
     }
     for token in known {

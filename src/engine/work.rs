@@ -1,93 +1,90 @@
-//! What workers call: leases and what is reported under them.
+//! What workers report under their leases.
 
 use super::commit::received;
+use super::emission::Frame;
 use super::hub::Change;
 use super::leases::Order;
 use super::{Engine, Error};
 use crate::job::{
-    Command, Failure, LeaseEnd, LeaseToken, Live, LogLine, Metrics, Progress, Refusal, Snapshot, State,
+    Command, Failure, LeaseEnd, LeaseToken, LogLine, Metrics, Progress, Refusal, State, Timestamp,
 };
-use crate::store::{Claim, Claimed, Operation, Outcome};
+use crate::store::{Operation, Outcome};
 use bytes::Bytes;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-/// How long a worker waits before it claims again without a hint. A hint that was lost costs no more than this.
-const CLAIM_AGAIN: Duration = Duration::from_secs(5);
+/// How long a completion waits for output that is still on its way on another stream.
+const OUTPUT_WAIT: Duration = Duration::from_secs(10);
 
-/// Somebody who can run jobs.
+/// What a worker elsewhere reports about one lease when it renews it.
 #[derive(Clone, Debug)]
-pub struct Worker {
-    /// Its own name, for people and for the history.
-    pub name: String,
-    /// What it can run.
-    pub kinds: Arc<[String]>,
-    /// It runs in this very process: an attempt begins with its lease, and both end with the process.
-    pub in_process: bool,
+pub struct Report {
+    /// The lease.
+    pub token: LeaseToken,
+    /// How far the attempt has come, where that has changed.
+    pub progress: Option<Progress>,
+    /// What it measured; those of other names stay as they are.
+    pub metrics: Metrics,
 }
 
-/// A job that a worker holds.
-#[derive(Debug)]
-pub struct Leased {
-    /// The job, with its input.
-    pub snapshot: Snapshot,
-    /// Names the lease in every report.
-    pub token: LeaseToken,
-    /// What the server wants of the worker.
-    pub orders: watch::Receiver<Order>,
+/// What the server wants of the holder of a lease that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Directive {
+    /// What to do.
+    pub order: Order,
+    /// When the lease ends unless it is renewed.
+    pub expire_time: Timestamp,
 }
 
 impl Engine {
-    /// Leases up to `count` ready jobs, and waits until there is one.
+    /// Renews a lease, accepts it where it is provisional, and takes a report with it. A progress that names another stage
+    /// than the last one enters that stage.
     ///
-    /// Where the wait is given up in the middle of a claim, its leases are found later and ended.
-    pub async fn lease(&self, worker: &Worker, count: usize) -> Result<Vec<Leased>, Error> {
-        loop {
-            let place = self.shared().dispatch.enlist(&worker.kinds);
-            let leased = self.claim(worker, count).await?;
-            if !leased.is_empty() {
-                place.served();
-                return Ok(leased);
+    /// What it commits is queued at once, in the order of the calls.
+    pub fn renew(&self, report: Report) -> impl Future<Output = Result<Directive, Error>> + Send + use<> {
+        let Report { token, progress, metrics } = report;
+        let engine = self.clone();
+        let renewed = self.shared().leases.renew(&token, self.now());
+        let stage = progress.as_ref().map(|progress| progress.stage.as_str()).unwrap_or_default();
+        let is_new = |live: &crate::job::Live| live.progress.stage != stage;
+        let queued = match &renewed {
+            Ok(_) if !stage.is_empty() && self.shared().leases.live(&token).as_ref().is_some_and(is_new) => {
+                Some(self.queue(&token, Command::EnterStage { lease: token, name: stage.to_owned() }))
             }
-            let _ = tokio::time::timeout(CLAIM_AGAIN, place.wait()).await;
-            place.leave();
+            Ok(renewal) if !renewal.accepted => Some(self.queue(&token, Command::Accept { lease: token })),
+            Ok(_) | Err(_) => None,
+        };
+        async move {
+            renewed?;
+            if let Some(queued) = queued {
+                answered(queued).await?;
+            }
+            if progress.is_some() || !metrics.is_empty() {
+                engine.report(&token, progress, metrics)?;
+            }
+            // Its acceptance has given it a whole term.
+            let renewal = engine.shared().leases.renew(&token, engine.now())?;
+            Ok(Directive { order: renewal.order, expire_time: renewal.expire_time })
         }
     }
 
-    async fn claim(&self, worker: &Worker, count: usize) -> Result<Vec<Leased>, Error> {
-        let shared = self.shared();
-        let claim = Claim {
-            worker: worker.name.clone(),
-            kinds: Arc::clone(&worker.kinds),
-            secrets: (0..count).map(|_| shared.chance()).collect(),
-            in_process: worker.in_process,
-        };
-        // A caller that is gone by then must not leave jobs behind that nobody runs.
-        let mut pending = PendingClaim {
-            engine: self,
-            answer: Some(shared.committer().queue(Operation::Claim(claim))),
-            claimed: Vec::new(),
-        };
-        let Some(answer) = &mut pending.answer else { return Ok(Vec::new()) };
-        let outcome = answer.await.map_err(|_| Error::Unavailable("the server is stopping".into()));
-        pending.answer = None;
-        let Outcome::Claim(claimed) = outcome?? else {
-            unreachable!("an outcome is of its operation's kind")
-        };
-        pending.claimed = claimed;
-        if pending.claimed.iter().any(|claimed| claimed.snapshot.job.options.concurrency.is_some()) {
-            shared.leases.have_let_go().await;
+    /// Accepts a provisional lease: the attempt begins. Nothing, where it has begun.
+    pub async fn accept(&self, token: &LeaseToken) -> Result<(), Error> {
+        match self.shared().leases.renew(token, self.now())?.accepted {
+            true => Ok(()),
+            false => self.apply(token, Command::Accept { lease: *token }).await.map(drop),
         }
-        let claimed = std::mem::take(&mut pending.claimed);
-        Ok(claimed.into_iter().filter_map(|claimed| self.leased(claimed)).collect())
     }
 
-    /// A lease that has ended again by now, for example by a cancellation, is passed over.
-    fn leased(&self, claimed: Claimed) -> Option<Leased> {
-        let Claimed { snapshot, token, .. } = claimed;
-        let orders = self.shared().leases.orders(&token)?;
-        Some(Leased { snapshot, token, orders })
+    /// Whether this lease goes on.
+    pub fn is_held(&self, token: &LeaseToken) -> bool {
+        self.shared().leases.has(token)
+    }
+
+    /// What the holder of a lease is to do, from now on.
+    pub fn orders(&self, token: &LeaseToken) -> Option<watch::Receiver<Order>> {
+        self.shared().leases.orders(token).map(|(orders, _)| orders)
     }
 
     /// Reports how far an attempt has come, and what it measured. Latest wins: it is shown at once and kept later.
@@ -128,16 +125,42 @@ impl Engine {
         offset: u64,
         lines: Vec<LogLine>,
     ) -> Result<(), Error> {
-        self.flush(token).await?;
-        self.apply(token, Command::AppendLog { lease: *token, offset, lines }).await?;
-        self.shared().leases.touch(token, self.shared().clock.now())
+        let emission = self.emission(token)?;
+        // Its own output is taken as it comes, so it is always where it belongs.
+        emission.take(Frame { line_offset: offset, lines, ..Default::default() }).await?;
+        emission.flush().await
     }
 
-    /// Records success, after all output is durable.
-    pub async fn complete(&self, token: &LeaseToken, result: Bytes) -> Result<State, Error> {
+    /// Records success, after all output is durable: what was taken, and where the worker says how much there is, as much as
+    /// that, which is waited for.
+    pub async fn complete(
+        &self,
+        token: &LeaseToken,
+        result: Bytes,
+        metrics: Metrics,
+        output_bytes: Option<u64>,
+    ) -> Result<State, Error> {
+        let live = self.shared().leases.last_live(token, metrics);
+        let complete =
+            || Command::Complete { lease: *token, result: result.clone(), live: live.clone(), output_bytes };
         self.flush(token).await?;
-        let live = self.shared().leases.last_live(token);
-        self.apply(token, Command::Complete { lease: *token, result, live, output_bytes: None }).await
+        let refused = match self.apply(token, complete()).await {
+            Err(refused @ Error::Refused(Refusal::OutputMissing { .. })) => refused,
+            other => return other,
+        };
+        let output = self.shared().leases.output(token, self.now())?;
+        let deadline = Instant::now() + OUTPUT_WAIT;
+        loop {
+            let moved = output.moved();
+            output.flush().await?;
+            match self.apply(token, complete()).await {
+                Err(Error::Refused(Refusal::OutputMissing { .. })) => {}
+                other => return other,
+            }
+            if tokio::time::timeout_at(deadline, moved).await.is_err() {
+                return Err(refused);
+            }
+        }
     }
 
     /// Records that the attempt failed, or without a failure that it stopped as a cancellation asked.
@@ -149,44 +172,32 @@ impl Engine {
     ) -> Result<State, Error> {
         // Output that could not be recorded may well be what the attempt failed of.
         let _ = self.flush(token).await;
-        let live = self.shared().leases.last_live(token);
+        let live = self.shared().leases.last_live(token, Metrics::new());
         let jitter = self.shared().jitter();
         self.apply(token, Command::Fail { lease: *token, failure, retry_delay, live, jitter }).await
     }
 
     /// Gives the job back; the attempt does not count.
     pub async fn release(&self, token: &LeaseToken, reason: String, delay: Duration) -> Result<State, Error> {
-        let live = self.shared().leases.last_live(token);
+        let live = self.shared().leases.last_live(token, Metrics::new());
         self.apply(token, Command::Release { lease: *token, reason, delay, live }).await
     }
 
     /// Ends an attempt because its process, which is this one, is about to stop; it does not count.
     pub async fn interrupt(&self, token: &LeaseToken) -> Result<State, Error> {
         let shared = self.shared();
-        let live = shared.leases.last_live(token);
+        let live = shared.leases.last_live(token, Metrics::new());
         let (keeper, jitter) = (shared.store.keeper(), shared.jitter());
         let cause = LeaseEnd::Restarted;
         self.apply(token, Command::EndLease { epoch: token.epoch, keeper, cause, live, jitter }).await
     }
 
-    /// Takes back a lease that never reached its worker.
-    async fn give_up(&self, token: &LeaseToken) -> Result<State, Error> {
-        let (keeper, jitter) = (self.shared().store.keeper(), self.shared().jitter());
-        let end =
-            |cause| Command::EndLease { epoch: token.epoch, keeper, cause, live: Live::default(), jitter };
-        match self.apply(token, end(LeaseEnd::Unaccepted)).await {
-            // Its attempt has begun with the lease; that it ends so does not count.
-            Err(Error::Refused(Refusal::Accepted)) => self.apply(token, end(LeaseEnd::Restarted)).await,
-            other => other,
-        }
+    fn queue(&self, token: &LeaseToken, command: Command) -> super::commit::Answer {
+        self.shared().committer().queue(Operation::Apply(token.job, Box::new(command)))
     }
 
-    async fn apply(&self, token: &LeaseToken, command: Command) -> Result<State, Error> {
-        let operation = Operation::Apply(token.job, Box::new(command));
-        match received(self.shared().committer().queue(operation)).await? {
-            Outcome::Apply(outcome) => Ok(outcome?.answer),
-            _ => unreachable!("an outcome is of its operation's kind"),
-        }
+    pub(super) async fn apply(&self, token: &LeaseToken, command: Command) -> Result<State, Error> {
+        answered(self.queue(token, command)).await
     }
 
     /// Waits until what was taken of the attempt's output is durable.
@@ -198,33 +209,9 @@ impl Engine {
     }
 }
 
-/// A claim that is under way.
-struct PendingClaim<'a> {
-    engine: &'a Engine,
-    answer: Option<super::commit::Answer>,
-    claimed: Vec<Claimed>,
-}
-
-impl Drop for PendingClaim<'_> {
-    fn drop(&mut self) {
-        let (answer, claimed) = (self.answer.take(), std::mem::take(&mut self.claimed));
-        if answer.is_none() && claimed.is_empty() {
-            return;
-        }
-        let engine = self.engine.clone();
-        self.engine.shared().errands.spawn(async move {
-            let claimed = match answer {
-                None => claimed,
-                Some(answer) => match received(answer).await {
-                    Ok(Outcome::Claim(claimed)) => claimed,
-                    _ => return,
-                },
-            };
-            for token in claimed.iter().map(|claimed| claimed.token) {
-                if let Err(error) = engine.give_up(&token).await {
-                    tracing::warn!(%error, job = %token.job, "a lease that nobody waited for stays");
-                }
-            }
-        });
+async fn answered(answer: super::commit::Answer) -> Result<State, Error> {
+    match received(answer).await? {
+        Outcome::Apply(outcome) => Ok(outcome?.answer),
+        _ => unreachable!("an outcome is of its operation's kind"),
     }
 }

@@ -156,7 +156,7 @@ impl Bench {
     }
 
     pub async fn complete(&self, token: &LeaseToken) -> State {
-        within(self.engine.complete(token, "{}".into())).await.unwrap()
+        within(self.engine.complete(token, "{}".into(), Metrics::new(), None)).await.unwrap()
     }
 
     pub async fn get(&self, id: JobId) -> Snapshot {

@@ -22,12 +22,12 @@ pub fn options() -> WatchOptions {
 
 /// A worker in this process.
 pub fn pool() -> Worker {
-    Worker { name: "pool".into(), kinds: ["work".to_owned()].into(), in_process: true }
+    Worker { name: "pool".into(), kinds: ["work".to_owned()].into(), in_process: true, term: None }
 }
 
 /// A worker elsewhere.
 pub fn remote() -> Worker {
-    Worker { name: "remote".into(), kinds: ["work".to_owned()].into(), in_process: false }
+    Worker { name: "remote".into(), kinds: ["work".to_owned()].into(), in_process: false, term: None }
 }
 
 pub fn progress(fraction: f64) -> Option<Progress> {

@@ -54,7 +54,7 @@ async fn a_lease_that_has_ended_records_nothing() {
     let output = within(bench.engine.append_output(&old, "", "late".into())).await;
     let stage = within(bench.engine.enter_stage(&old, "late".into())).await;
     let report = bench.engine.report(&old, progress(0.9), Metrics::new());
-    let complete = within(bench.engine.complete(&old, "{}".into())).await;
+    let complete = within(bench.engine.complete(&old, "{}".into(), Metrics::new(), None)).await;
 
     assert_eq!([output, stage, report, complete.map(drop)], [LOST; 4]);
     assert!(pieces(&bench.history(job).await, "").is_empty());
@@ -146,7 +146,7 @@ async fn a_cancellation_is_an_order_first_and_an_end_after_its_grace() {
     within(leased.orders.changed()).await.unwrap();
     assert_eq!(*leased.orders.borrow_and_update(), Order::Cancel { grace: 3 * SECOND });
     within(bench.engine.cancel(job, "more than enough".into(), Some(SECOND))).await.unwrap();
-    let complete = within(bench.engine.complete(&leased.token, "{}".into())).await;
+    let complete = within(bench.engine.complete(&leased.token, "{}".into(), Metrics::new(), None)).await;
     assert_eq!(complete, Err(Error::Refused(Refusal::JobCancelled)));
     bench.pass(2 * SECOND).await;
     assert_eq!(bench.state(job).await, State::Cancelling);
@@ -155,7 +155,10 @@ async fn a_cancellation_is_an_order_first_and_an_end_after_its_grace() {
     assert_eq!(*leased.orders.borrow(), Order::Lost);
     let wanted = [reason::CREATED, reason::ACCEPTED, reason::CANCEL_REQUESTED, reason::GRACE_PERIOD_ENDED];
     assert_eq!(bench.reasons(job).await, wanted);
-    assert_eq!(within(bench.engine.complete(&leased.token, "{}".into())).await, complete);
+    assert_eq!(
+        within(bench.engine.complete(&leased.token, "{}".into(), Metrics::new(), None)).await,
+        complete
+    );
 }
 
 #[tokio::test(start_paused = true)]

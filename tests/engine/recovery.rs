@@ -117,7 +117,7 @@ async fn a_closed_engine_answers_that_it_is_stopping() {
 
     within(bench.engine.close()).await;
     let start = within(bench.engine.start(spec("work"))).await;
-    let mut complete = Box::pin(bench.engine.complete(&leased.token, "{}".into()));
+    let mut complete = Box::pin(bench.engine.complete(&leased.token, "{}".into(), Metrics::new(), None));
     // The output that is held waits for its window, which is not over yet.
     let _ = at_once(&mut complete).await;
     tokio::time::advance(Duration::from_millis(50)).await;

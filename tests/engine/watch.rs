@@ -159,7 +159,7 @@ async fn an_engine_that_closes_sends_watchers_away_without_an_end() {
     let leased = bench.run().await;
     let mut watch = bench.watch(leased.token.job, None).await;
 
-    bench.engine.close_watches();
+    bench.engine.close_streams();
     let mut late = bench.watch(leased.token.job, None).await;
     bench.complete(&leased.token).await;
 
