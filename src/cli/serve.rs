@@ -102,6 +102,7 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     let store = tokio::task::spawn_blocking(move || SqliteStore::open(&folder, store_settings)).await??;
     let engine_settings = engine::Settings {
         lease_duration: settings.lease_duration,
+        heartbeat_interval: settings.heartbeat_interval,
         accept_timeout: settings.accept_timeout,
         cancel_grace: settings.cancel_grace,
         terms: Terms {
@@ -120,7 +121,8 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         drain_timeout: CALLS_DRAIN,
         ..Default::default()
     })
-    .service(rpc::Jobs::service(engine.clone()));
+    .service(rpc::Jobs::service(engine.clone()))
+    .service(rpc::Workers::service(engine.clone()));
     let health = server.health();
     let closing = CancellationToken::new();
     let connections = tokio::spawn(server.serve(listener, closing.clone().cancelled_owned()));
@@ -142,8 +144,9 @@ impl Running {
     /// Stops in good order: no new work, an end for what runs, an end for who watches, then the store.
     pub async fn shut_down(self) {
         self.health.not_serving().await;
+        self.engine.drain(self.drain_timeout);
         self.pool.drain(self.drain_timeout).await;
-        self.engine.close_watches();
+        self.engine.close_streams();
         self.closing.cancel();
         match self.connections.await {
             Ok(Ok(())) => {}

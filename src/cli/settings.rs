@@ -18,6 +18,9 @@ const WORKER_THREADS_MAX: usize = 256;
 /// No lease should be so short that one lost packet ends it.
 const LEASE_DURATION_MIN: Duration = Duration::from_secs(1);
 
+/// No worker should give more signs than this.
+const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
 /// What may be set, by flag, by variable or in the file.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -37,6 +40,9 @@ pub struct Options {
     /// How long a lease lasts without a sign of its worker [default: 30s]
     #[arg(long, env = "LONGHAUL_LEASE_DURATION", value_name = "TIME")]
     pub lease_duration: Option<Time>,
+    /// How often a worker elsewhere is to give a sign [default: a third of lease-duration, which is also the most]
+    #[arg(long, env = "LONGHAUL_HEARTBEAT_INTERVAL", value_name = "TIME")]
+    pub heartbeat_interval: Option<Time>,
     /// How soon a worker must accept a job [default: 10s]
     #[arg(long, env = "LONGHAUL_ACCEPT_TIMEOUT", value_name = "TIME")]
     pub accept_timeout: Option<Time>,
@@ -114,6 +120,8 @@ pub struct Settings {
     pub worker_threads: usize,
     /// How long a lease lasts without a sign of its worker.
     pub lease_duration: Duration,
+    /// How often a worker elsewhere is to give a sign; none is a third of the lease.
+    pub heartbeat_interval: Option<Duration>,
     /// How soon a worker must accept a job.
     pub accept_timeout: Duration,
     /// How long a worker may take to let go of a cancelled job.
@@ -153,6 +161,7 @@ impl Options {
             slots: self.slots.or(other.slots),
             worker_threads: self.worker_threads.or(other.worker_threads),
             lease_duration: self.lease_duration.or(other.lease_duration),
+            heartbeat_interval: self.heartbeat_interval.or(other.heartbeat_interval),
             accept_timeout: self.accept_timeout.or(other.accept_timeout),
             cancel_grace: self.cancel_grace.or(other.cancel_grace),
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
@@ -180,6 +189,7 @@ impl Options {
             slots: self.slots.unwrap_or(2 * cores),
             worker_threads: self.worker_threads.unwrap_or(cores),
             lease_duration: time(self.lease_duration, 30),
+            heartbeat_interval: self.heartbeat_interval.map(|Time(interval)| interval),
             accept_timeout: time(self.accept_timeout, 10),
             cancel_grace: time(self.cancel_grace, 10),
             drain_timeout: time(self.drain_timeout, 30),
@@ -198,7 +208,9 @@ impl Options {
 
 impl Settings {
     fn check(&self, insecure: bool) -> anyhow::Result<()> {
-        let Self { listen, slots, worker_threads, lease_duration, input_bytes_max, .. } = self;
+        let Self {
+            listen, slots, worker_threads, lease_duration, heartbeat_interval, input_bytes_max, ..
+        } = self;
         ensure!(
             insecure || listen.ip().is_loopback(),
             "listen is {listen}, which others can reach, and this version has neither TLS nor tokens: anybody could start, \
@@ -212,6 +224,12 @@ impl Settings {
         ensure!(
             *lease_duration >= LEASE_DURATION_MIN,
             "lease_duration is {lease_duration:?}; it must be at least {LEASE_DURATION_MIN:?}"
+        );
+        let longest = *lease_duration / 3;
+        ensure!(
+            heartbeat_interval.is_none_or(|interval| (HEARTBEAT_INTERVAL_MIN..=longest).contains(&interval)),
+            "heartbeat_interval is {:?}; it must be from {HEARTBEAT_INTERVAL_MIN:?} to a third of lease_duration, {longest:?}",
+            heartbeat_interval.unwrap_or_default()
         );
         ensure!(
             (2..=INPUT_BYTES_MAX).contains(input_bytes_max),

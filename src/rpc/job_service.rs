@@ -8,6 +8,7 @@ use crate::job::limits::GRACE_SECONDS_MAX;
 use crate::job::{DEFAULT_TENANT, JobId, Snapshot};
 use crate::proto;
 use crate::proto::job_service_server::{JobService, JobServiceServer};
+use crate::wire::trace::trace;
 use crate::wire::{filter, reply, request, status};
 use prost::Message as _;
 use std::sync::Arc;
@@ -60,10 +61,11 @@ impl JobService for Jobs {
         &self,
         request: Request<proto::StartJobRequest>,
     ) -> Result<Response<proto::Job>, Status> {
+        let trace = trace(request.metadata());
         let request = request.into_inner();
         let terms = self.engine.terms(&request.kind);
         let large = request::json_bytes(&request) > JSON_INLINE_MAX;
-        let spec = aside(large, move || request::spec(request, DEFAULT_TENANT, &terms)).await?;
+        let spec = aside(large, move || request::spec(request, DEFAULT_TENANT, &terms, trace)).await?;
         let started = self.engine.start(spec.map_err(status::invalid)?).await.map_err(refused)?;
         Ok(ticket(&started))
     }
@@ -72,11 +74,13 @@ impl JobService for Jobs {
         &self,
         request: Request<proto::BatchStartJobsRequest>,
     ) -> Result<Response<proto::BatchStartJobsResponse>, Status> {
+        let trace = trace(request.metadata());
         let requests = request.into_inner().requests;
         let large = requests.iter().map(request::json_bytes).sum::<usize>() > JSON_INLINE_MAX;
         let engine = self.engine.clone();
-        let specs =
-            aside(large, move || request::batch(requests, DEFAULT_TENANT, |kind| engine.terms(kind))).await?;
+        let batch =
+            move || request::batch(requests, DEFAULT_TENANT, |kind| engine.terms(kind), trace.as_ref());
+        let specs = aside(large, batch).await?;
         let started = match specs.map_err(status::invalid)? {
             none if none.is_empty() => Vec::new(),
             specs => self.engine.start_all(specs).await.map_err(|error| status::status_in_batch(&error))?,
@@ -203,10 +207,11 @@ impl JobService for Jobs {
         &self,
         request: Request<proto::RetryJobRequest>,
     ) -> Result<Response<proto::Job>, Status> {
+        let trace = trace(request.metadata());
         let request = request.into_inner();
         let id = job_id(&request.job_id)?;
         let key = request::retry_key(request).map_err(status::invalid)?;
-        let started = self.engine.retry(DEFAULT_TENANT, id, key).await.map_err(refused)?;
+        let started = self.engine.retry(DEFAULT_TENANT, id, key, trace).await.map_err(refused)?;
         Ok(ticket(&started))
     }
 

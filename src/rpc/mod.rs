@@ -8,6 +8,7 @@
 mod amend;
 mod calls;
 mod deadline;
+mod emit;
 mod guard;
 mod health;
 mod job_service;
@@ -16,11 +17,14 @@ mod panic;
 mod preface;
 mod router;
 mod streams;
+mod work;
+mod worker_service;
 
 pub use health::Health;
 pub use job_service::Jobs;
 pub use listen::Options;
 pub use router::Grpc;
+pub use worker_service::Workers;
 
 use crate::proto;
 use http::HeaderMap;

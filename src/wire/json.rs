@@ -28,14 +28,20 @@ pub fn from_value(value: &Value, field: &str) -> Result<String, Violation> {
 
 /// Makes sure that a text is a JSON object of at most [`INPUT_DEPTH_MAX`] levels, all of which can be read.
 pub fn check_object(text: &str, field: &str) -> Result<(), Violation> {
-    check_depth(depth(text), field)?;
-    if let Err(error) = serde_json::from_str::<Readable>(text) {
-        return Err(Violation::new(field, format!("it is not JSON that can be read: {error}")));
-    }
+    check(text, field)?;
     if !text.trim_start().starts_with('{') {
         return Err(Violation::new(field, "it is not a JSON object"));
     }
     Ok(())
+}
+
+/// Makes sure that a text is a JSON value of at most [`INPUT_DEPTH_MAX`] levels, all of which can be read.
+pub fn check(text: &str, field: &str) -> Result<(), Violation> {
+    check_depth(depth(text), field)?;
+    match serde_json::from_str::<Readable>(text) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Violation::new(field, format!("it is not JSON that can be read: {error}"))),
+    }
 }
 
 /// Any JSON value that [`to_value`] can read, without being kept.

@@ -3,6 +3,9 @@
 pub mod canonical;
 pub mod filter;
 pub mod json;
+pub mod lease;
 pub mod reply;
+pub mod report;
 pub mod request;
 pub mod status;
+pub mod trace;

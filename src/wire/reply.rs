@@ -1,10 +1,10 @@
 //! How a job and what happens to it are shown.
 
 use super::json;
-use crate::engine::{Count, JobsMessage, Message, SharedBody, SharedEvent};
+use crate::engine::{Count, Durable, JobsMessage, Message, SharedBody, SharedEvent};
 use crate::job::{
-    Body, Event, Failure, Job, JobId, LogLevel, Metrics, Options, Progress, Snapshot, State, StateChange,
-    Timestamp,
+    Body, Event, Failure, Job, JobId, LeaseToken, LogLevel, Metrics, Options, Progress, Snapshot, State,
+    StateChange, Timestamp,
 };
 use crate::proto::{self, EncodedEvent, job_event};
 use bytes::Bytes;
@@ -13,7 +13,8 @@ use std::time::Duration;
 
 /// A job as a client sees it. Input and result are there if the snapshot has them.
 pub fn job(snapshot: &Snapshot) -> proto::Job {
-    let Snapshot { job, labels, request_id, retry_of, input, result, live, queue_position } = snapshot;
+    let Snapshot { job, labels, request_id, retry_of, trace: _, input, result, live, queue_position } =
+        snapshot;
     proto::Job {
         id: job.id.to_string(),
         kind: job.kind.clone(),
@@ -65,6 +66,17 @@ pub fn count(count: &Count) -> proto::JobCount {
         kind: kind.clone(),
         state: self::state(*state).into(),
         jobs: i64::try_from(*jobs).unwrap_or(i64::MAX),
+    }
+}
+
+/// How much of a channel and of the log of an attempt is durable.
+pub fn durable(token: &LeaseToken, channel: String, durable: Durable) -> proto::AppendOutputResponse {
+    proto::AppendOutputResponse {
+        lease_token: token.to_string(),
+        durable_bytes: durable.bytes as i64,
+        durable_logs: durable.lines as i64,
+        channel,
+        ..Default::default()
     }
 }
 
@@ -260,7 +272,8 @@ pub fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     }
 }
 
-fn duration(duration: Duration) -> prost_types::Duration {
+/// A duration as the contract has it.
+pub fn duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
         nanos: duration.subsec_nanos() as i32,

@@ -3,7 +3,9 @@
 use super::json;
 use crate::engine::Parts;
 use crate::job::limits::*;
-use crate::job::{JobId, RequestKey, Sequence, Spec, Terms, Timestamp, Violation, Wish, check_request_id};
+use crate::job::{
+    JobId, RequestKey, Sequence, Spec, Terms, Timestamp, Trace, Violation, Wish, check_request_id,
+};
 use crate::proto;
 use bytes::Bytes;
 use prost::Message;
@@ -24,7 +26,12 @@ const BATCH_MAX: usize = 1_000;
 const VIOLATIONS_MAX: usize = 100;
 
 /// The job that a request wishes for.
-pub fn spec(mut request: proto::StartJobRequest, tenant: &str, terms: &Terms) -> Result<Spec, Violations> {
+pub fn spec(
+    mut request: proto::StartJobRequest,
+    tenant: &str,
+    terms: &Terms,
+    trace: Option<Trace>,
+) -> Result<Spec, Violations> {
     let mut violations = Violations::new();
     let request_id = std::mem::take(&mut request.request_id);
     let fingerprint = match request_id.is_empty() {
@@ -65,6 +72,7 @@ pub fn spec(mut request: proto::StartJobRequest, tenant: &str, terms: &Terms) ->
         labels: request.labels,
         request_id,
         fingerprint,
+        trace,
     };
     match wish.into_spec(tenant, terms) {
         Ok(spec) if violations.is_empty() => Ok(spec),
@@ -85,6 +93,7 @@ pub fn batch(
     requests: Vec<proto::StartJobRequest>,
     tenant: &str,
     terms: impl Fn(&str) -> Terms,
+    trace: Option<&Trace>,
 ) -> Result<Vec<Spec>, Violations> {
     let count = requests.len();
     if count > BATCH_MAX {
@@ -95,7 +104,7 @@ pub fn batch(
     let mut violations = Violations::new();
     for (index, request) in requests.into_iter().enumerate() {
         let terms = terms(&request.kind);
-        match spec(request, tenant, &terms) {
+        match spec(request, tenant, &terms, trace.cloned()) {
             Ok(spec) => specs.push(spec),
             Err(others) => violations.extend(
                 others
@@ -249,7 +258,7 @@ fn optional<P, T>(
     }
 }
 
-fn checked_duration(duration: prost_types::Duration, field: &str) -> Result<Duration, Violation> {
+pub(super) fn checked_duration(duration: prost_types::Duration, field: &str) -> Result<Duration, Violation> {
     let prost_types::Duration { seconds, nanos } = duration;
     match (u64::try_from(seconds), u32::try_from(nanos)) {
         (Ok(seconds), Ok(nanos @ 0..1_000_000_000)) => Ok(Duration::new(seconds, nanos)),
@@ -291,7 +300,7 @@ mod tests {
     }
 
     fn fields(request: proto::StartJobRequest) -> Vec<String> {
-        let result = spec(request, DEFAULT_TENANT, &Terms::default());
+        let result = spec(request, DEFAULT_TENANT, &Terms::default(), None);
         result.map_or_else(|violations| violations.into_iter().map(|v| v.field).collect(), |_| Vec::new())
     }
 
@@ -323,7 +332,7 @@ mod tests {
         let text = " {\"n\": 9007199254740993, \"x\" : 1.50} ";
         let request = proto::StartJobRequest { payload: Some(Payload::InputJson(text.into())), ..request() };
 
-        let spec = spec(request, DEFAULT_TENANT, &Terms::default()).unwrap();
+        let spec = spec(request, DEFAULT_TENANT, &Terms::default(), None).unwrap();
 
         assert_eq!(spec.input, text.as_bytes());
     }
@@ -333,7 +342,7 @@ mod tests {
         let fingerprint = |kind: &str, request_id: &str| {
             let request =
                 proto::StartJobRequest { kind: kind.into(), request_id: request_id.into(), ..request() };
-            spec(request, DEFAULT_TENANT, &Terms::default()).unwrap().request.unwrap().fingerprint
+            spec(request, DEFAULT_TENANT, &Terms::default(), None).unwrap().request.unwrap().fingerprint
         };
 
         assert_eq!(fingerprint("a", "one"), fingerprint("a", "two"));

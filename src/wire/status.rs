@@ -19,6 +19,9 @@ const VIOLATION_BYTES_MAX: usize = 3_000;
 /// How many bytes of a field's path are shown; a key in it may be as long as the request.
 const PATH_BYTES_MAX: usize = 512;
 
+/// The reason of what is wrong with a request.
+pub const INVALID_REQUEST: &str = "INVALID_REQUEST";
+
 /// What a client is told of an error.
 pub fn status(error: &Error) -> Status {
     status_in(error, |_, field| field.to_owned())
@@ -58,7 +61,7 @@ pub fn invalid(mut violations: Vec<Violation>) -> Status {
         [first, ..] => format!("{}: {} (and {} more)", first.field, first.description, violations.len() - 1),
         [] => "the request is not valid".to_owned(),
     };
-    let mut details = ErrorDetails::with_error_info("INVALID_REQUEST", DOMAIN, HashMap::new());
+    let mut details = ErrorDetails::with_error_info(INVALID_REQUEST, DOMAIN, HashMap::new());
     let mut bytes = 0;
     let fields = violations
         .into_iter()
@@ -70,6 +73,11 @@ pub fn invalid(mut violations: Vec<Violation>) -> Status {
         .map(|violation| FieldViolation::new(violation.field, violation.description));
     details.set_bad_request(fields.collect::<Vec<_>>());
     Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+/// Why a report on a stream is refused: the stable reason, and what it means.
+pub fn refusal(error: &Error) -> (String, String) {
+    (code_and_reason(error).1.to_owned(), error.to_string())
 }
 
 /// The stable reason of an error that says no more than its code.
@@ -113,6 +121,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
             Refusal::NothingToStop => (Code::InvalidArgument, "NOTHING_TO_STOP"),
             Refusal::OutputGap { .. } => (Code::OutOfRange, "OUTPUT_GAP"),
             Refusal::LogGap { .. } => (Code::OutOfRange, "LOG_GAP"),
+            Refusal::OutputConflict { .. } => (Code::FailedPrecondition, "OUTPUT_CONFLICT"),
             Refusal::OutputMissing { .. } => (Code::FailedPrecondition, "OUTPUT_MISSING"),
             Refusal::OutputLimit { .. } => (Code::FailedPrecondition, "OUTPUT_LIMIT"),
             Refusal::ChannelLimit => (Code::FailedPrecondition, "CHANNEL_LIMIT"),
@@ -154,6 +163,7 @@ mod tests {
             Refusal::NothingToStop,
             Refusal::OutputGap { expected: 7 },
             Refusal::LogGap { expected: 7 },
+            Refusal::OutputConflict { offset: 7 },
             Refusal::OutputMissing { present: 1, announced: 2 },
             Refusal::OutputLimit { limit: 7 },
             Refusal::ChannelLimit,

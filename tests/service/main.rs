@@ -1,4 +1,4 @@
-//! JobService over the wire: a server in this process, tonic's client, one file for each method.
+//! JobService over the wire, one file for each method, and WorkerService: a server in this process, tonic's client.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -13,8 +13,10 @@ mod list_job_events;
 mod list_jobs;
 mod output;
 mod queue;
+mod remote;
 mod retry_job;
 mod shutdown;
 mod start_job;
 mod watch_job;
 mod watch_jobs;
+mod workers;

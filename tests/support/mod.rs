@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "not every test binary uses all of it")]
 
 pub mod binary;
+pub mod proxy;
 pub mod puppet;
 
 use longhaul::cli::serve::{self, Running};

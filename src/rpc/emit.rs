@@ -1,0 +1,209 @@
+//! The `Emit` stream: output and logs of one worker's attempts.
+//!
+//! Pulled by its client like every stream. Frames are taken as they come, and what has become durable since the last answer
+//! is told together; a worker that writes faster than the disk waits at its own end.
+
+use crate::engine::{Durable, Emission, Engine, Error, Stopping};
+use crate::job::LeaseToken;
+use crate::proto;
+use crate::wire::{reply, report, status};
+use futures_core::Stream;
+use futures_util::stream;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::{Notify, watch};
+use tonic::{Status, Streaming};
+
+/// How many leases one stream remembers; those that have nothing on its way are forgotten first.
+const CARRIED_MAX: usize = 1_000;
+
+/// What the server sends on one stream.
+pub fn responses(
+    engine: Engine,
+    frames: Streaming<proto::AppendOutputRequest>,
+) -> impl Stream<Item = Result<proto::AppendOutputResponse, Status>> + Send {
+    let session = Session {
+        frames,
+        heard_all: false,
+        carried: HashMap::new(),
+        moved: Arc::default(),
+        outbox: VecDeque::new(),
+        stopping: engine.stopping(),
+        closing: false,
+        engine,
+    };
+    stream::unfold(Some(session), async |session| {
+        let mut session = session?;
+        match session.next().await? {
+            Ok(answer) => Some((Ok(answer), Some(session))),
+            Err(status) => Some((Err(status), None)),
+        }
+    })
+}
+
+struct Session {
+    engine: Engine,
+    frames: Streaming<proto::AppendOutputRequest>,
+    heard_all: bool,
+    /// By the text of its token, so that a frame costs no parsing.
+    carried: HashMap<String, Carried>,
+    /// Rings when something of these has become durable.
+    moved: Arc<Notify>,
+    outbox: VecDeque<proto::AppendOutputResponse>,
+    stopping: watch::Receiver<Stopping>,
+    /// The server stops: what was taken is still answered.
+    closing: bool,
+}
+
+/// An attempt whose output comes on this stream.
+struct Carried {
+    token: LeaseToken,
+    emission: Emission,
+    channels: Vec<Told>,
+}
+
+/// What the worker knows of a channel.
+struct Told {
+    channel: String,
+    durable: Durable,
+    /// Frames were taken that it has not been told of.
+    owed: bool,
+}
+
+impl Session {
+    /// The next answer; none once all has come and is durable.
+    async fn next(&mut self) -> Option<Result<proto::AppendOutputResponse, Status>> {
+        loop {
+            if let Some(answer) = self.outbox.pop_front() {
+                return Some(Ok(answer));
+            }
+            if self.heard_all || self.closing {
+                self.finish().await;
+                let end = self.closing.then(|| Error::Unavailable("the server is stopping".into()));
+                let last = self.outbox.pop_front().map(Ok);
+                return last.or_else(|| end.map(|error| Err(status::status(&error))));
+            }
+            tokio::select! {
+                frame = self.frames.message() => match frame {
+                    Ok(Some(frame)) => self.take(frame).await,
+                    Ok(None) => self.heard_all = true,
+                    Err(status) => return Some(Err(status)),
+                },
+                () = self.moved.notified() => self.tell(),
+                _ = self.stopping.changed() => {
+                    self.closing = *self.stopping.borrow_and_update() == Stopping::Closing;
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, frame: proto::AppendOutputRequest) {
+        let (lease_token, channel) = (frame.lease_token.clone(), frame.channel.clone());
+        let parsed = match self.carried.get(&lease_token) {
+            Some(carried) => report::frame_of(frame).map(|frame| (carried.token, frame)),
+            None => report::frame(frame),
+        };
+        let refusal = match parsed {
+            Err(violations) => {
+                let message = status::invalid(violations).message().to_owned();
+                (status::INVALID_REQUEST.to_owned(), message)
+            }
+            Ok((token, frame)) => {
+                let taken = match self.carry(&lease_token, token) {
+                    Ok(carried) => {
+                        let taken = carried.emission.take(frame).await;
+                        if taken.is_ok() {
+                            carried.owe(&channel);
+                            // What is durable already rings no more.
+                            if let Ok((_, true)) = carried.emission.durable(&channel) {
+                                self.moved.notify_one();
+                            }
+                        }
+                        taken
+                    }
+                    Err(error) => Err(error),
+                };
+                match taken {
+                    Ok(()) => return,
+                    Err(error) => {
+                        if !self.engine.is_held(&token) {
+                            self.carried.remove(&lease_token);
+                        }
+                        status::refusal(&error)
+                    }
+                }
+            }
+        };
+        let (refusal, message) = refusal;
+        let answer =
+            proto::AppendOutputResponse { lease_token, channel, refusal, message, ..Default::default() };
+        self.outbox.push_back(answer);
+    }
+
+    fn carry(&mut self, text: &str, token: LeaseToken) -> Result<&mut Carried, Error> {
+        if !self.carried.contains_key(text) {
+            if self.carried.len() >= CARRIED_MAX {
+                self.carried.retain(|_, carried| carried.channels.iter().any(|told| told.owed));
+            }
+            let emission = self.engine.emission(&token)?;
+            emission.listen(&self.moved);
+            self.carried.insert(text.to_owned(), Carried { token, emission, channels: Vec::new() });
+        }
+        Ok(self.carried.get_mut(text).expect("it is there, or was just put there"))
+    }
+
+    /// Tells what has become durable.
+    fn tell(&mut self) {
+        let outbox = &mut self.outbox;
+        self.carried.retain(|text, carried| carried.tell(text, outbox));
+    }
+
+    /// Waits until all that was taken is durable, or refused.
+    async fn finish(&mut self) {
+        for carried in self.carried.values() {
+            // A failure is told below.
+            let _ = carried.emission.flush().await;
+        }
+        self.tell();
+    }
+}
+
+impl Carried {
+    fn owe(&mut self, channel: &str) {
+        match self.channels.iter_mut().find(|told| told.channel == channel) {
+            Some(told) => told.owed = true,
+            None => {
+                let channel = channel.to_owned();
+                self.channels.push(Told { channel, durable: Durable::default(), owed: true });
+            }
+        }
+    }
+
+    /// Tells of each channel what is new; false where nothing more will be durable.
+    fn tell(&mut self, text: &str, outbox: &mut VecDeque<proto::AppendOutputResponse>) -> bool {
+        for told in self.channels.iter_mut().filter(|told| told.owed) {
+            match self.emission.durable(&told.channel) {
+                Ok((durable, all)) => {
+                    if durable != told.durable || all {
+                        outbox.push_back(reply::durable(&self.token, told.channel.clone(), durable));
+                    }
+                    told.durable = durable;
+                    told.owed = !all;
+                }
+                Err(error) => {
+                    let (refusal, message) = status::refusal(&error);
+                    let (lease_token, channel) = (text.to_owned(), told.channel.clone());
+                    outbox.push_back(proto::AppendOutputResponse {
+                        lease_token,
+                        channel,
+                        refusal,
+                        message,
+                        ..Default::default()
+                    });
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,442 @@
+//! What a worker says: who it is, how far it has come, what it has made, how it ended.
+
+use super::filter::checked_kinds;
+use super::json;
+pub use super::request::Violations;
+use super::request::{checked_duration, checked_timestamp, duration};
+use crate::engine::{Frame, Report, Worker};
+use crate::job::limits::*;
+use crate::job::{
+    Failure, LeaseToken, LogLevel, LogLine, Metrics, Progress, Violation, check_labels, reason,
+};
+use crate::proto::{self, complete_job_request::Outcome, work_request::Hello};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How many jobs one call takes.
+const JOBS_MAX: i32 = 100;
+/// How long a call waits for one.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long a lease may last without a sign of its holder, where the worker asks for it.
+const TERM: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
+/// How many leases one heartbeat renews.
+const REPORTS_MAX: usize = 1_000;
+/// How many leases a worker may bring from an earlier stream.
+const TOKENS_MAX: usize = 10_000;
+/// How many slots a worker may have.
+const SLOTS_MAX: i32 = 10_000;
+/// How many lines of a log come at once.
+const LINES_MAX: usize = 1_000;
+
+/// A call for work.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Who calls.
+    pub worker: Worker,
+    /// How many jobs it wants at most.
+    pub jobs: usize,
+    /// How long it waits for the first.
+    pub wait: Duration,
+}
+
+/// How a worker says that it is done.
+#[derive(Debug)]
+pub struct Completion {
+    /// The lease.
+    pub token: LeaseToken,
+    /// What the job returns, as JSON text.
+    pub result: Bytes,
+    /// The last measurements.
+    pub metrics: Metrics,
+    /// How much output there is.
+    pub output_bytes: Option<u64>,
+}
+
+/// How a worker says that it failed.
+#[derive(Debug)]
+pub struct Failed {
+    /// The lease.
+    pub token: LeaseToken,
+    /// What went wrong; none where it stopped as it was asked to.
+    pub failure: Option<Failure>,
+    /// The shortest wait before the next attempt.
+    pub retry_delay: Option<Duration>,
+}
+
+/// How a worker gives a job back.
+#[derive(Debug)]
+pub struct Release {
+    /// The lease.
+    pub token: LeaseToken,
+    /// Why.
+    pub reason: String,
+    /// Not before this has passed.
+    pub delay: Duration,
+}
+
+/// Who wants how many jobs.
+pub fn wanted(request: proto::LeaseJobsRequest) -> Result<Wanted, Violations> {
+    let mut check = Check::default();
+    let worker = worker(&mut check, request.worker_id, request.kinds);
+    let jobs = if request.max_jobs == 0 { 1 } else { request.max_jobs };
+    check.that((1..=JOBS_MAX).contains(&jobs), "max_jobs", || {
+        format!("it is {jobs}; it must be from 1 to {JOBS_MAX}")
+    });
+    let wait = check.take(duration(request.wait, "wait", WAIT_MAX)).flatten();
+    let term = check.take(duration(request.lease_duration, "lease_duration", TERM.1)).flatten();
+    check.that(term.is_none_or(|term| term >= TERM.0), "lease_duration", || {
+        format!("it must be at least {} s", TERM.0.as_secs())
+    });
+    check.done(|| Wanted {
+        worker: Worker { term, ..worker },
+        jobs: jobs as usize,
+        wait: wait.unwrap_or_default(),
+    })
+}
+
+/// Who comes with which leases.
+pub fn hello(hello: Hello) -> Result<(Worker, Vec<LeaseToken>), Violations> {
+    let mut check = Check::default();
+    let worker = worker(&mut check, hello.worker_id, hello.kinds);
+    let tokens = &hello.lease_tokens;
+    check.at_most("lease_tokens", tokens.len(), TOKENS_MAX, "leases");
+    let tokens = tokens.iter().take(TOKENS_MAX).enumerate();
+    let tokens: Vec<_> = tokens
+        .filter_map(|(index, text)| check.take(token(text, &format!("lease_tokens[{index}]"))))
+        .collect();
+    check.take(check_labels(&hello.labels));
+    check.done(|| (worker, tokens))
+}
+
+fn worker(check: &mut Check, name: String, kinds: Vec<String>) -> Worker {
+    check.that(!name.is_empty(), "worker_id", || "worker_id is required".to_owned());
+    check.characters("worker_id", &name, WORKER_ID_CHARACTERS_MAX);
+    check.that(!kinds.is_empty(), "kinds", || "at least one kind is required".to_owned());
+    // In order, so that all who can run the same are one group.
+    let kinds: Arc<[String]> = check.take(checked_kinds(kinds, "kinds")).unwrap_or_default().into();
+    Worker { name, kinds, in_process: false, term: None }
+}
+
+/// How many slots are free, when how many assignments had come.
+pub fn credit(credit: proto::work_request::Credit, sent: u64) -> Result<usize, Violations> {
+    let proto::work_request::Credit { free_slots, received } = credit;
+    let mut check = Check::default();
+    check.that((0..=SLOTS_MAX).contains(&free_slots), "credit.free_slots", || {
+        format!("it is {free_slots}; it must be from 0 to {SLOTS_MAX}")
+    });
+    let known = u64::try_from(received).ok().filter(|received| *received <= sent);
+    check.that(known.is_some(), "credit.received", || {
+        format!("it is {received}; this stream has brought {sent}")
+    });
+    let on_their_way = usize::try_from(sent - known.unwrap_or(0)).unwrap_or(usize::MAX);
+    check.done(|| (free_slots.max(0) as usize).saturating_sub(on_their_way))
+}
+
+/// The lease that a report is about.
+pub fn token(text: &str, field: &str) -> Result<LeaseToken, Violations> {
+    match text.is_empty() {
+        true => Err(vec![Violation::new(field, "a lease token is required")]),
+        false => text.parse().map_err(|error| vec![Violation::new(field, format!("{error}"))]),
+    }
+}
+
+/// The leases to renew.
+pub fn reports(request: proto::HeartbeatRequest) -> Result<Vec<Report>, Violations> {
+    let mut check = Check::default();
+    check.take(check_count(&request));
+    let reports = request.reports.into_iter().take(REPORTS_MAX).enumerate();
+    let reports: Vec<_> =
+        reports.filter_map(|(index, one)| check.take(report(one, &format!("reports[{index}].")))).collect();
+    check.done(|| reports)
+}
+
+/// Makes sure that a heartbeat renews no more leases than it may.
+pub fn check_count(request: &proto::HeartbeatRequest) -> Result<(), Violations> {
+    let mut check = Check::default();
+    check.at_most("reports", request.reports.len(), REPORTS_MAX, "reports");
+    check.done(|| ())
+}
+
+/// What is said of one lease.
+pub fn report(report: proto::Report, path: &str) -> Result<Report, Violations> {
+    let mut check = Check { path: path.to_owned(), ..Default::default() };
+    let token = check.take(token(&report.lease_token, &format!("{path}lease_token")));
+    let progress = report.progress.map(|progress| check.progress(progress));
+    check.metrics(&report.metrics);
+    let metrics = report.metrics;
+    match token {
+        Some(token) => check.done(|| Report { token, progress, metrics }),
+        None => Err(check.found),
+    }
+}
+
+/// A piece of output.
+pub fn frame(request: proto::AppendOutputRequest) -> Result<(LeaseToken, Frame), Violations> {
+    let token = token(&request.lease_token, "lease_token");
+    match (token, frame_of(request)) {
+        (Ok(token), Ok(frame)) => Ok((token, frame)),
+        (Ok(_), Err(violations)) | (Err(violations), Ok(_)) => Err(violations),
+        (Err(violations), Err(others)) => Err([violations, others].concat()),
+    }
+}
+
+/// The same, of a lease that is known.
+pub fn frame_of(request: proto::AppendOutputRequest) -> Result<Frame, Violations> {
+    let mut check = Check::default();
+    check.at_most("data", request.data.len(), OUTPUT_FRAME_BYTES_MAX, "bytes");
+    check.characters("channel", &request.channel, CHANNEL_CHARACTERS_MAX);
+    check.at_most("logs", request.logs.len(), LINES_MAX, "lines");
+    let offset = check.count("offset", request.offset);
+    let reset_to = request.reset_to.map(|offset| check.count("reset_to", offset));
+    let line_offset = check.count("log_offset", request.log_offset);
+    let lines = request.logs.into_iter().take(LINES_MAX).enumerate();
+    let lines: Vec<_> = lines.filter_map(|(index, line)| check.line(index, line)).collect();
+    check.done(|| Frame {
+        channel: request.channel,
+        reset_to,
+        offset,
+        data: request.data,
+        line_offset,
+        lines,
+    })
+}
+
+/// A job that is done.
+pub fn completion(request: proto::CompleteJobRequest) -> Result<Completion, Violations> {
+    let mut check = Check::default();
+    let token = check.take(token(&request.lease_token, "lease_token"));
+    let (field, result) = match request.outcome {
+        None => ("result", "null".to_owned()),
+        Some(Outcome::Result(value)) => {
+            let text = json::from_value(&value, "result").map_err(|violation| vec![violation]);
+            ("result", check.take(text).unwrap_or_default())
+        }
+        Some(Outcome::ResultJson(text)) => {
+            if text.len() <= RESULT_BYTES_MAX {
+                check.take(json::check(&text, "result_json").map_err(|violation| vec![violation]));
+            }
+            ("result_json", text)
+        }
+    };
+    check.at_most(field, result.len(), RESULT_BYTES_MAX, "bytes");
+    check.metrics(&request.metrics);
+    let output_bytes = request.output_bytes.map(|bytes| check.count("output_bytes", bytes));
+    let metrics = request.metrics;
+    match token {
+        Some(token) => check.done(|| Completion { token, result: result.into(), metrics, output_bytes }),
+        None => Err(check.found),
+    }
+}
+
+/// A job that failed.
+pub fn failed(request: proto::FailJobRequest) -> Result<Failed, Violations> {
+    let mut check = Check::default();
+    let token = check.take(token(&request.lease_token, "lease_token"));
+    let failure = request.failure.map(|failure| check.failure(failure));
+    let retry_delay = check.delay("retry_delay", request.retry_delay);
+    match token {
+        Some(token) => check.done(|| Failed { token, failure, retry_delay }),
+        None => Err(check.found),
+    }
+}
+
+/// A job that is given back.
+pub fn release(request: proto::ReleaseJobRequest) -> Result<Release, Violations> {
+    let mut check = Check::default();
+    let token = check.take(token(&request.lease_token, "lease_token"));
+    check.characters("reason", &request.reason, MESSAGE_CHARACTERS_MAX);
+    let delay = check.delay("delay", request.delay).unwrap_or_default();
+    match token {
+        Some(token) => check.done(|| Release { token, reason: request.reason, delay }),
+        None => Err(check.found),
+    }
+}
+
+/// Collects what is wrong.
+#[derive(Default)]
+struct Check {
+    found: Violations,
+    /// What stands before the name of each field.
+    path: String,
+}
+
+impl Check {
+    fn done<T>(self, value: impl FnOnce() -> T) -> Result<T, Violations> {
+        if self.found.is_empty() { Ok(value()) } else { Err(self.found) }
+    }
+
+    fn take<T>(&mut self, result: Result<T, Violations>) -> Option<T> {
+        result.map_err(|violations| self.found.extend(violations)).ok()
+    }
+
+    fn that(&mut self, holds: bool, field: &str, description: impl FnOnce() -> String) {
+        if !holds {
+            self.found.push(Violation::new(format!("{}{field}", self.path), description()));
+        }
+    }
+
+    fn at_most(&mut self, field: &str, count: usize, limit: usize, what: &str) {
+        self.that(count <= limit, field, || format!("there are {count} {what}; the limit is {limit}"));
+    }
+
+    fn characters(&mut self, field: &str, text: &str, limit: usize) {
+        // Nothing is counted that is short enough in bytes.
+        let fits = text.len() <= limit || text.chars().count() <= limit;
+        self.that(fits, field, || {
+            format!("it has {} characters; the limit is {limit}", text.chars().count())
+        });
+    }
+
+    fn count(&mut self, field: &str, number: i64) -> u64 {
+        self.that(number >= 0, field, || format!("it is {number}; it must not be negative"));
+        number.max(0) as u64
+    }
+
+    fn delay(&mut self, field: &str, delay: Option<prost_types::Duration>) -> Option<Duration> {
+        let delay = checked_duration(delay?, field).map_err(|violation| vec![violation]);
+        let delay = self.take(delay)?;
+        self.that(delay.as_secs() <= DURATION_SECONDS_MAX, field, || {
+            format!("it is {} s; the limit is {DURATION_SECONDS_MAX} s", delay.as_secs())
+        });
+        Some(delay)
+    }
+
+    fn metrics(&mut self, metrics: &Metrics) {
+        self.at_most("metrics", metrics.len(), METRICS_MAX, "measurements");
+        for (name, value) in metrics.iter().take(METRICS_MAX) {
+            self.characters("metrics", name, NAME_CHARACTERS_MAX);
+            self.that(!name.is_empty(), "metrics", || "a measurement needs a name".to_owned());
+            self.that(value.is_finite(), "metrics", || format!("{name} is {value}, which is no number"));
+        }
+    }
+
+    fn progress(&mut self, progress: proto::Progress) -> Progress {
+        self.characters("progress.stage", &progress.stage, STAGE_CHARACTERS_MAX);
+        self.characters("progress.unit", &progress.unit, NAME_CHARACTERS_MAX);
+        self.that(progress.fraction.is_none_or(|fraction| !fraction.is_nan()), "progress.fraction", || {
+            "it is no number".to_owned()
+        });
+        self.count("progress.completed", progress.completed);
+        self.count("progress.total", progress.total.unwrap_or(0));
+        let field = format!("{}progress.expected_end_time", self.path);
+        let time = |time| checked_timestamp(time, &field).map_err(|violation| vec![violation]);
+        Progress {
+            fraction: progress.fraction,
+            estimated: progress.estimated,
+            stage: progress.stage,
+            completed: progress.completed,
+            total: progress.total,
+            unit: progress.unit,
+            expected_end_time: progress.expected_end_time.and_then(|end| self.take(time(end))),
+            report_time: None,
+        }
+    }
+
+    fn line(&mut self, index: usize, line: proto::LogLine) -> Option<LogLine> {
+        let level = match line.level() {
+            proto::log_line::Level::Debug => LogLevel::Debug,
+            proto::log_line::Level::Unspecified | proto::log_line::Level::Info => LogLevel::Info,
+            proto::log_line::Level::Warn => LogLevel::Warn,
+            proto::log_line::Level::Error => LogLevel::Error,
+        };
+        let known = proto::log_line::Level::try_from(line.level).is_ok();
+        self.that(known, &format!("logs[{index}].level"), || format!("{} is no level", line.level));
+        let bytes = line.message.len();
+        self.at_most(&format!("logs[{index}].message"), bytes, LOG_LINE_BYTES_MAX, "bytes");
+        (bytes <= LOG_LINE_BYTES_MAX).then_some(LogLine { level, message: line.message })
+    }
+
+    fn failure(&mut self, failure: proto::Failure) -> Failure {
+        let allowed = |c: char| matches!(c, 'A'..='Z' | '0'..='9' | '_');
+        self.characters("failure.reason", &failure.reason, NAME_CHARACTERS_MAX);
+        self.that(failure.reason.chars().all(allowed), "failure.reason", || {
+            "it must be in UPPER_SNAKE_CASE".to_owned()
+        });
+        self.at_most("failure.message", failure.message.len(), FAILURE_MESSAGE_BYTES_MAX, "bytes");
+        let details = failure.details.as_ref().and_then(|details| {
+            let text = json::from_struct(details, "failure.details").map_err(|violation| vec![violation]);
+            self.take(text)
+        });
+        let bytes = details.as_ref().map_or(0, String::len);
+        self.at_most("failure.details", bytes, FAILURE_DETAILS_BYTES_MAX, "bytes");
+        let name = match failure.reason.is_empty() {
+            true => reason::HANDLER_ERROR.into(),
+            false => failure.reason.into(),
+        };
+        Failure {
+            reason: name,
+            message: failure.message,
+            permanent: failure.permanent,
+            details: details.map(Bytes::from),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::JobId;
+    use rstest::rstest;
+
+    fn text() -> String {
+        LeaseToken { job: JobId::default(), epoch: 1, secret: 2 }.to_string()
+    }
+
+    fn fields<T>(result: Result<T, Violations>) -> Vec<String> {
+        result.err().unwrap_or_default().into_iter().map(|violation| violation.field).collect()
+    }
+
+    #[rstest]
+    #[case(|r: &mut proto::Report| r.lease_token = "x".into(), "reports[0].lease_token")]
+    #[case(|r: &mut proto::Report| r.progress = Some(proto::Progress { stage: "s".repeat(129), ..Default::default() }), "reports[0].progress.stage")]
+    #[case(|r: &mut proto::Report| r.progress = Some(proto::Progress { completed: -1, ..Default::default() }), "reports[0].progress.completed")]
+    #[case(|r: &mut proto::Report| r.progress = Some(proto::Progress { fraction: Some(f64::NAN), ..Default::default() }), "reports[0].progress.fraction")]
+    #[case(|r: &mut proto::Report| r.metrics = [("x".into(), f64::INFINITY)].into(), "reports[0].metrics")]
+    fn what_is_wrong_with_a_report_is_named_by_its_path(
+        #[case] spoil: fn(&mut proto::Report),
+        #[case] field: &str,
+    ) {
+        let mut report = proto::Report { lease_token: text(), ..Default::default() };
+        spoil(&mut report);
+
+        assert_eq!(fields(reports(proto::HeartbeatRequest { reports: vec![report] })), [field]);
+    }
+
+    #[test]
+    fn credit_takes_off_what_is_on_its_way() {
+        let free =
+            |free_slots, received, sent| credit(proto::work_request::Credit { free_slots, received }, sent);
+
+        assert_eq!(free(8, 0, 0), Ok(8));
+        assert_eq!(free(8, 3, 5), Ok(6));
+        assert_eq!(free(1, 0, 5), Ok(0));
+        assert_eq!(fields(free(-1, 0, 0)), ["credit.free_slots"]);
+        assert_eq!(fields(free(1, 6, 5)), ["credit.received"]);
+        assert_eq!(fields(free(1, -1, 5)), ["credit.received"]);
+    }
+
+    #[test]
+    fn a_result_is_any_json_and_null_where_there_is_none() {
+        let result = |outcome| {
+            let request = proto::CompleteJobRequest { lease_token: text(), outcome, ..Default::default() };
+            completion(request).map(|completion| completion.result)
+        };
+
+        assert_eq!(result(None).unwrap(), "null");
+        assert_eq!(result(Some(Outcome::ResultJson(" [1] ".into()))).unwrap(), " [1] ");
+        assert_eq!(fields(result(Some(Outcome::ResultJson("[1".into())))), ["result_json"]);
+        assert_eq!(fields(result(Some(Outcome::ResultJson(" ".repeat(2 << 20))))), ["result_json"]);
+    }
+
+    #[test]
+    fn a_failure_without_a_reason_has_a_general_one() {
+        let fail = |reason: &str| {
+            let failure = Some(proto::Failure { reason: reason.into(), ..Default::default() });
+            failed(proto::FailJobRequest { lease_token: text(), failure, retry_delay: None })
+        };
+
+        assert_eq!(fail("").unwrap().failure.unwrap().reason, "HANDLER_ERROR");
+        assert_eq!(fields(fail("rate limit")), ["failure.reason"]);
+    }
+}
