@@ -2,8 +2,8 @@
 
 #![allow(missing_docs, reason = "names that say it, seen by tests alone")]
 
-use super::source::{Assignment, JobSource, LeasedJob};
-use crate::engine::{Error, Order};
+use super::source::{Assignment, Error, JobSource, LeasedJob};
+use crate::engine::Order;
 use crate::job::{Failure, JobId, LeaseToken, LogLine, Metrics, Progress, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;

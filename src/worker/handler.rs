@@ -1,9 +1,8 @@
 //! What runs a job of one kind, and what it can see and say of it.
 
-use super::source::{Assignment, JobSource};
-use crate::engine::Error;
+use super::source::{Assignment, Error, JobSource};
 use crate::job::limits::*;
-use crate::job::{Failure, LeaseToken, LogLevel, LogLine, Metrics, Progress, Refusal, reason};
+use crate::job::{Failure, LeaseToken, LogLevel, LogLine, Metrics, Progress, reason};
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -162,10 +161,10 @@ pub fn invalid_input(message: impl Into<String>) -> Failure {
 /// What a handler fails of when it cannot say something.
 fn failure_of(error: Error) -> Failure {
     match error {
-        Error::Refused(refusal @ (Refusal::OutputLimit { .. } | Refusal::ChannelLimit)) => {
-            Failure::new("OUTPUT_LIMIT", refusal.to_string()).permanent()
+        Error::OutputLimit(message) => Failure::new("OUTPUT_LIMIT", message).permanent(),
+        error @ (Error::Transient(_) | Error::Lost(_) | Error::Cancelled(_) | Error::Refused(_)) => {
+            Failure::new(reason::HANDLER_ERROR, format!("a report was refused: {error}"))
         }
-        error => Failure::new(reason::HANDLER_ERROR, format!("a report was refused: {error}")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Jobs of the engine in this very process.
 
-use super::source::{Assignment, JobSource, LeasedJob};
-use crate::engine::{Engine, Error, Leased, Worker};
+use super::source::{Assignment, Error, JobSource, LeasedJob};
+use crate::engine::{Engine, Leased, Worker};
 use crate::job::{Failure, LeaseToken, LogLine, Metrics, Progress};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,41 +25,45 @@ impl LocalSource {
 #[async_trait]
 impl JobSource for LocalSource {
     async fn lease(&self, kinds: &Arc<[String]>, count: usize) -> Result<Vec<LeasedJob>, Error> {
-        let worker = Worker { name: self.name.clone(), kinds: Arc::clone(kinds), in_process: true };
+        let worker =
+            Worker { name: self.name.clone(), kinds: Arc::clone(kinds), in_process: true, term: None };
         Ok(self.engine.lease(&worker, count).await?.into_iter().map(leased_job).collect())
     }
 
     fn report(&self, token: &LeaseToken, progress: Option<Progress>, metrics: Metrics) -> Result<(), Error> {
-        self.engine.report(token, progress, metrics)
+        Ok(self.engine.report(token, progress, metrics)?)
     }
 
     async fn enter_stage(&self, token: &LeaseToken, name: String) -> Result<(), Error> {
-        self.engine.enter_stage(token, name).await
+        Ok(self.engine.enter_stage(token, name).await?)
     }
 
     async fn append_output(&self, token: &LeaseToken, channel: &str, data: Bytes) -> Result<(), Error> {
-        self.engine.append_output(token, channel, data).await
+        Ok(self.engine.append_output(token, channel, data).await?)
     }
 
     async fn append_log(&self, token: &LeaseToken, offset: u64, lines: Vec<LogLine>) -> Result<(), Error> {
-        self.engine.append_log(token, offset, lines).await
+        Ok(self.engine.append_log(token, offset, lines).await?)
     }
 
     async fn complete(&self, token: &LeaseToken, result: Bytes) -> Result<(), Error> {
-        self.engine.complete(token, result).await.map(drop)
+        self.engine.complete(token, result, Metrics::new(), None).await?;
+        Ok(())
     }
 
     async fn fail(&self, token: &LeaseToken, failure: Option<Failure>) -> Result<(), Error> {
-        self.engine.fail(token, failure, Option::<Duration>::None).await.map(drop)
+        self.engine.fail(token, failure, Option::<Duration>::None).await?;
+        Ok(())
     }
 
     async fn interrupt(&self, token: &LeaseToken) -> Result<(), Error> {
-        self.engine.interrupt(token).await.map(drop)
+        self.engine.interrupt(token).await?;
+        Ok(())
     }
 }
 
 fn leased_job(leased: Leased) -> LeasedJob {
-    let Leased { snapshot, token, orders } = leased;
+    let Leased { snapshot, token, orders, .. } = leased;
     let assignment = Assignment {
         id: snapshot.job.id,
         attempt: snapshot.job.attempt,

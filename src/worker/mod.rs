@@ -7,13 +7,15 @@
 pub mod fake;
 mod handler;
 mod local;
+mod remote;
 mod source;
 
 pub use handler::{Context, Handler, Registry, invalid_input};
 pub use local::LocalSource;
-pub use source::{Assignment, JobSource, LeasedJob};
+pub use remote::{Identity, RemoteSource};
+pub use source::{Assignment, Error, JobSource, LeasedJob};
 
-use crate::engine::{Error, Order};
+use crate::engine::Order;
 use crate::job::limits::RESULT_BYTES_MAX;
 use crate::job::{Failure, LeaseToken, reason};
 use bytes::Bytes;
@@ -73,6 +75,7 @@ impl<S: JobSource> Pool<S> {
     /// Leases no more jobs, waits for those that run, and after `time` gives back what still does.
     pub async fn drain(&self, time: Duration) {
         self.draining.cancel();
+        self.source.drain();
         self.tasks.close();
         if tokio::time::timeout(time, self.tasks.wait()).await.is_err() {
             self.stopping.cancel();
@@ -154,20 +157,29 @@ impl<S: JobSource> Running<S> {
         };
         match ended {
             Ended::Returned(_) if cancelled.is_cancelled() => {
-                self.record(&token, || self.source.fail(&token, None)).await;
+                self.record(&token, || self.source.fail(&token, None)).await.ok();
             }
             Ended::Returned(Ok(result)) if result.len() > RESULT_BYTES_MAX => {
                 let text = format!("the result is {} bytes; the limit is {RESULT_BYTES_MAX}", result.len());
                 let failure = Failure::new("RESULT_TOO_LARGE", text).permanent();
-                self.record(&token, || self.source.fail(&token, Some(failure.clone()))).await;
+                self.record(&token, || self.source.fail(&token, Some(failure.clone()))).await.ok();
             }
             Ended::Returned(Ok(result)) => {
-                self.record(&token, || self.source.complete(&token, result.clone())).await;
+                let recorded = self.record(&token, || self.source.complete(&token, result.clone())).await;
+                let failure = match recorded {
+                    Err(Error::Refused(why)) => Some(Failure::new("INVALID_RESULT", why).permanent()),
+                    // The order was still on its way.
+                    Err(Error::Cancelled(_)) => None,
+                    Ok(()) | Err(Error::Transient(_) | Error::Lost(_) | Error::OutputLimit(_)) => return,
+                };
+                self.record(&token, || self.source.fail(&token, failure.clone())).await.ok();
             }
             Ended::Returned(Err(failure)) => {
-                self.record(&token, || self.source.fail(&token, Some(failure.clone()))).await;
+                self.record(&token, || self.source.fail(&token, Some(failure.clone()))).await.ok();
             }
-            Ended::Interrupted => self.record(&token, || self.source.interrupt(&token)).await,
+            Ended::Interrupted => {
+                self.record(&token, || self.source.interrupt(&token)).await.ok();
+            }
             Ended::Lost => {}
         }
     }
@@ -210,19 +222,19 @@ impl<S: JobSource> Running<S> {
         &self,
         token: &LeaseToken,
         report: impl Fn() -> F,
-    ) {
+    ) -> Result<(), Error> {
         let mut pause = TRY_AGAIN.0;
         loop {
             match report().await {
-                Ok(()) => return,
-                Err(error) if error.is_transient() && !self.stopping.is_cancelled() => {
+                Ok(()) => return Ok(()),
+                Err(error @ Error::Transient(_)) if !self.stopping.is_cancelled() => {
                     tracing::warn!(%error, job = %token.job, "the end of an attempt is recorded again");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(TRY_AGAIN.1);
                 }
                 Err(error) => {
                     tracing::info!(%error, job = %token.job, "the end of an attempt was not recorded");
-                    return;
+                    return Err(error);
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! What a worker's loop needs of wherever its jobs come from.
 
-use crate::engine::{Error, Order};
-use crate::job::{Failure, JobId, LeaseToken, LogLine, Metrics, Progress, Timestamp};
+use crate::engine::{self, Order};
+use crate::job::{Failure, JobId, LeaseToken, LogLine, Metrics, Progress, Refusal, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -33,9 +33,44 @@ pub struct Assignment {
     pub deadline: Option<Timestamp>,
 }
 
+/// Why a source did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It may be repeated as it is.
+    #[error("{0}")]
+    Transient(String),
+    /// The lease is over: nothing can be recorded under it any more.
+    #[error("{0}")]
+    Lost(String),
+    /// The job is being cancelled: all that can be said is that the work has stopped.
+    #[error("{0}")]
+    Cancelled(String),
+    /// There is too much output, or there are too many channels.
+    #[error("{0}")]
+    OutputLimit(String),
+    /// It will never be accepted.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<engine::Error> for Error {
+    fn from(error: engine::Error) -> Self {
+        let message = error.to_string();
+        match error {
+            error if error.is_transient() => Self::Transient(message),
+            engine::Error::NotFound | engine::Error::Refused(Refusal::LeaseLost | Refusal::OtherKeeper) => {
+                Self::Lost(message)
+            }
+            engine::Error::Refused(Refusal::JobCancelled) => Self::Cancelled(message),
+            engine::Error::Refused(Refusal::OutputLimit { .. } | Refusal::ChannelLimit) => {
+                Self::OutputLimit(message)
+            }
+            _ => Self::Refused(message),
+        }
+    }
+}
+
 /// Where jobs come from, and where reports about them go.
-///
-/// A transient error of a report means that it may be repeated as it is; any other, that it will never be accepted.
 #[async_trait]
 pub trait JobSource: Send + Sync + 'static {
     /// Leases up to `count` jobs, and waits until there is one. Cancel safe.
@@ -61,4 +96,7 @@ pub trait JobSource: Send + Sync + 'static {
 
     /// Gives the job back because this worker's process is about to stop.
     async fn interrupt(&self, token: &LeaseToken) -> Result<(), Error>;
+
+    /// No more jobs are wanted. Those that were leased and not taken are given back.
+    fn drain(&self) {}
 }

@@ -196,12 +196,12 @@ async fn an_end_of_unknown_outcome_is_recorded_again_and_a_refused_one_is_not() 
     let source = Fake::default();
     let _pool = pool(&source, 1, |_| std::future::ready(done()));
 
-    source.fail_end(Error::Unknown("a flush failed".to_owned()));
-    source.fail_end(Error::Unavailable("the disk is full".to_owned()));
+    source.fail_end(Error::Transient("a flush failed".to_owned()));
+    source.fail_end(Error::Transient("the disk is full".to_owned()));
     source.offer("work", "{}", 1);
     assert_eq!(source.end().await, Said::Completed("{}".to_owned()));
 
-    source.fail_end(Error::Refused(crate::job::Refusal::LeaseLost));
+    source.fail_end(Error::Lost("the lease has ended".to_owned()));
     source.offer("work", "{}", 2);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(source.said().len(), 1, "{:?}", source.said());
@@ -211,7 +211,7 @@ async fn an_end_of_unknown_outcome_is_recorded_again_and_a_refused_one_is_not() 
 async fn a_source_that_cannot_lease_is_asked_again_less_and_less_often() {
     let source = Fake::default();
     for _ in 0..8 {
-        source.fail_lease(Error::Unavailable("the disk is full".to_owned()));
+        source.fail_lease(Error::Transient("the disk is full".to_owned()));
     }
     let began = Instant::now();
     let _pool = pool(&source, 1, |_| std::future::ready(done()));

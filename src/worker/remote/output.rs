@@ -1,0 +1,171 @@
+//! What an attempt has sent and the server has not yet called durable.
+
+use crate::job::LogLine;
+use crate::job::limits::OUTPUT_EVENT_BYTES_MAX;
+use crate::proto;
+use bytes::{Buf, Bytes, BytesMut};
+use std::collections::VecDeque;
+
+/// How much may wait to be durable; whoever writes more waits.
+const WAITING_BYTES_MAX: usize = 256 << 10;
+/// What a line of the log counts beside its text.
+const LINE_BYTES: usize = 32;
+/// How many lines go into one frame.
+const FRAME_LINES_MAX: usize = 500;
+
+/// The output and the log of one attempt.
+#[derive(Debug, Default)]
+pub struct Output {
+    channels: Vec<Channel>,
+    lines: VecDeque<proto::LogLine>,
+    /// How many lines lie before the first of these, and how many of them are on their way.
+    lines_durable: u64,
+    lines_sent: usize,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Channel {
+    name: String,
+    /// Bytes that the server has, and those that it has not.
+    durable: u64,
+    data: BytesMut,
+    /// How many of `data` are on their way.
+    sent: usize,
+}
+
+impl Output {
+    /// Whether there is room for more.
+    pub fn has_room(&self) -> bool {
+        self.bytes < WAITING_BYTES_MAX
+    }
+
+    /// Takes the next bytes of a channel.
+    pub fn push(&mut self, name: &str, data: &[u8]) {
+        let index = self.channels.iter().position(|channel| channel.name == name).unwrap_or_else(|| {
+            self.channels.push(Channel { name: name.to_owned(), ..Default::default() });
+            self.channels.len() - 1
+        });
+        self.channels[index].data.extend_from_slice(data);
+        self.bytes += data.len();
+    }
+
+    /// Takes the next lines of the log.
+    pub fn push_lines(&mut self, lines: &[LogLine]) {
+        for line in lines {
+            self.bytes += line.message.len() + LINE_BYTES;
+            self.lines.push_back(super::messages::log_line(line));
+        }
+    }
+
+    /// The next frame to send.
+    pub fn next_frame(&mut self, lease_token: &str) -> Option<proto::AppendOutputRequest> {
+        let mut frame =
+            proto::AppendOutputRequest { lease_token: lease_token.to_owned(), ..Default::default() };
+        let unsent = self.channels.iter_mut().find(|channel| channel.sent < channel.data.len());
+        if let Some(channel) = unsent {
+            let length = (channel.data.len() - channel.sent).min(OUTPUT_EVENT_BYTES_MAX);
+            let data = &channel.data[channel.sent..channel.sent + length];
+            frame.channel.clone_from(&channel.name);
+            frame.offset = (channel.durable + channel.sent as u64) as i64;
+            frame.data = Bytes::copy_from_slice(data);
+            channel.sent += length;
+        } else if self.lines_sent == self.lines.len() {
+            return None;
+        }
+        frame.log_offset = (self.lines_durable + self.lines_sent as u64) as i64;
+        frame.logs = self.lines.iter().skip(self.lines_sent).take(FRAME_LINES_MAX).cloned().collect();
+        self.lines_sent += frame.logs.len();
+        Some(frame)
+    }
+
+    /// Takes note of what is durable.
+    pub fn settle(&mut self, answer: &proto::AppendOutputResponse) {
+        if let Some(channel) = self.channels.iter_mut().find(|channel| channel.name == answer.channel) {
+            let more = (answer.durable_bytes.max(0) as u64).saturating_sub(channel.durable);
+            let more = usize::try_from(more).unwrap_or(usize::MAX).min(channel.data.len());
+            channel.data.advance(more);
+            channel.durable += more as u64;
+            channel.sent = channel.sent.saturating_sub(more);
+            self.bytes -= more;
+        }
+        while self.lines_durable < answer.durable_logs.max(0) as u64
+            && let Some(line) = self.lines.pop_front()
+        {
+            self.bytes -= line.message.len() + LINE_BYTES;
+            self.lines_durable += 1;
+            self.lines_sent = self.lines_sent.saturating_sub(1);
+        }
+    }
+
+    /// What was on its way is sent again.
+    pub fn rewind(&mut self) {
+        self.channels.iter_mut().for_each(|channel| channel.sent = 0);
+        self.lines_sent = 0;
+    }
+
+    /// Whether all of it is durable.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Whether lines of the log are not durable.
+    pub fn has_lines(&self) -> bool {
+        !self.lines.is_empty()
+    }
+
+    /// How much output there is, all channels together.
+    pub fn total(&self) -> u64 {
+        self.channels.iter().map(|channel| channel.durable + channel.data.len() as u64).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::LogLevel;
+
+    fn answer(channel: &str, durable_bytes: i64, durable_logs: i64) -> proto::AppendOutputResponse {
+        let channel = channel.to_owned();
+        proto::AppendOutputResponse { channel, durable_bytes, durable_logs, ..Default::default() }
+    }
+
+    fn line(text: &str) -> LogLine {
+        LogLine { level: LogLevel::Info, message: text.to_owned() }
+    }
+
+    #[test]
+    fn what_was_not_durable_is_sent_again_from_where_it_belongs() {
+        let mut output = Output::default();
+        output.push("", b"one");
+        output.push_lines(&[line("a"), line("b")]);
+        let first = output.next_frame("t").unwrap();
+        output.push("", b"two");
+        assert_eq!(output.next_frame("t").unwrap().offset, 3);
+        assert!(output.next_frame("t").is_none());
+
+        output.settle(&answer("", 2, 1));
+        output.rewind();
+        let again = output.next_frame("t").unwrap();
+
+        assert_eq!((&first.data[..], first.logs.len()), (&b"one"[..], 2));
+        assert_eq!((again.offset, &again.data[..]), (2, &b"etwo"[..]));
+        assert_eq!((again.log_offset, again.logs.len()), (1, 1));
+        assert_eq!(output.total(), 6);
+        output.settle(&answer("", 6, 2));
+        assert!(output.is_empty() && output.next_frame("t").is_none());
+    }
+
+    #[test]
+    fn a_repeated_answer_changes_nothing() {
+        let mut output = Output::default();
+        output.push("x", b"data");
+        output.next_frame("t");
+
+        output.settle(&answer("x", 3, 0));
+        output.settle(&answer("x", 3, 0));
+        output.settle(&answer("unknown", 9, 0));
+
+        assert_eq!((output.total(), output.is_empty()), (4, false));
+    }
+}
