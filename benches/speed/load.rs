@@ -4,6 +4,7 @@ use crate::calls::{self, Call};
 use crate::lives::{self, Lives};
 use crate::stalled::{self, Stalled};
 use crate::watchers::{self, Watchers};
+use crate::workers::{self, Workers};
 use anyhow::Context as _;
 use longhaul::cli::serve;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,8 @@ pub enum Load {
     Watchers(Watchers),
     /// Watchers that stop reading.
     Stalled(Stalled),
+    /// Workers elsewhere.
+    Workers(Workers),
 }
 
 /// Calls of one kind.
@@ -66,6 +69,7 @@ async fn measure(order: Load) -> anyhow::Result<String> {
         Load::Calls(order) => serde_json::to_string(&calls(order).await?),
         Load::Lives(order) => serde_json::to_string(&lives::run(order).await?),
         Load::Watchers(order) => serde_json::to_string(&watchers::run(order).await?),
+        Load::Workers(order) => serde_json::to_string(&workers::run(order).await?),
         Load::Stalled(order) => serde_json::to_string(&stalled::run(order).await?),
     }?)
 }

@@ -16,6 +16,7 @@ mod report;
 mod roles;
 mod stalled;
 mod watchers;
+mod workers;
 
 use clap::Parser;
 use std::time::Duration;
@@ -26,7 +27,8 @@ struct Options {
     /// Shorter rounds, for a look while something is being changed
     #[arg(long)]
     quick: bool,
-    /// Measure only these: start, alone, status, lives, watchers, stalled, batch, queue, prune
+    /// Measure only these: start, alone, status, lives, watchers, stalled, batch, queue, prune,
+    /// workers
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     only: Vec<String>,
     /// How often each pair is measured; ratios are medians over the rounds

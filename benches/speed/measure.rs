@@ -8,8 +8,10 @@ use crate::report::{Report, Unit, median, thousands, time};
 use crate::roles::Server;
 use crate::stalled::{Stalled, Stood};
 use crate::watchers::{Watched, Watchers};
+use crate::workers::{self, Workers};
 use crate::{Options, disk, roles};
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 
 pub const CALLERS: usize = 64;
@@ -53,6 +55,9 @@ pub fn all(options: &Options) -> anyhow::Result<()> {
     }
     if options.wants("prune") {
         run.prune(&mut report)?;
+    }
+    if options.wants("workers") {
+        run.workers(&mut report)?;
     }
     report.print();
     Ok(())
@@ -189,6 +194,45 @@ impl Run<'_> {
         let limit = 64.0 * 1024.0 * 1024.0;
         report.at_most("memory with 50 stalled watchers, rise", stood.bytes as f64, limit, Unit::Bytes);
         report.at_most("the fast one beside them, latest", stood.latest.as_secs_f64(), 1.0, Unit::Time);
+        Ok(())
+    }
+
+    fn workers(&self, report: &mut Report) -> anyhow::Result<()> {
+        println!("\nworkers elsewhere, over Work and Emit");
+        let few = if self.options.quick { 1 } else { 5 };
+        let measured = |what: &dyn Fn(&Server) -> Workers| -> anyhow::Result<Vec<workers::Figures>> {
+            let rounds = (0..self.options.rounds).map(|_| {
+                let folder = folder()?;
+                let server = Server::longhaul(folder.path())?;
+                roles::load::<workers::Figures>(Load::Workers(what(&server)))
+            });
+            rounds.collect()
+        };
+        let middle =
+            |rounds: &[workers::Figures], place: usize| median(rounds.iter().map(|round| round[place]));
+        let carried = measured(&|server| Workers::Carry(server.address, few * 20_000))?;
+        report.at_least(
+            "no-op jobs through one worker",
+            middle(&carried, 0),
+            8_000.0,
+            Unit::PerSecond("jobs"),
+        );
+        let delivered = measured(&|server| Workers::Deliver(server.address, few * 100))?;
+        report.at_most("StartJob's answer to the worker, p50", middle(&delivered, 0), 2e-3, Unit::Time);
+        report.beside("the same, p99", Unit::Time.show(middle(&delivered, 1)));
+        let emitted = measured(&|server| Workers::Emit(server.address, few * 200_000))?;
+        report.at_least(
+            "chunks of 32 bytes into a job",
+            middle(&emitted, 0),
+            200_000.0,
+            Unit::PerSecond("chunks"),
+        );
+        let cancelled = measured(&|server| Workers::Cancel(server.address, few * 40))?;
+        report.at_most("CancelJob's call to the worker, p99", middle(&cancelled, 1), 20e-3, Unit::Time);
+        report.beside("the same, p50", Unit::Time.show(middle(&cancelled, 0)));
+        let time = Duration::from_secs(if self.options.quick { 10 } else { 20 });
+        let idle = measured(&|server| Workers::Idle(server.address, server.pid(), 1_000, time))?;
+        report.at_most("1,000 idle workers, of a core", middle(&idle, 0), 0.02, Unit::Percent);
         Ok(())
     }
 

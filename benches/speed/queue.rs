@@ -12,7 +12,9 @@ use longhaul::clock::{Clock as _, SystemClock};
 use longhaul::job::{Command, DEFAULT_TENANT, JobId, Live, Terms, Timestamp, Wish};
 use longhaul::proto::job_service_client::JobServiceClient;
 use longhaul::proto::{CountJobsRequest, GetStatusRequest, JobFilter, ListJobsRequest, StartJobRequest, job};
-use longhaul::store::{Claim, Operation, Outcome, Settings, SqliteStore, Store, Submission, Submitted};
+use longhaul::store::{
+    Claim, Dealt, Operation, Outcome, Settings, Slot, SqliteStore, Store, Submission, Submitted,
+};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -103,7 +105,9 @@ impl Filler {
         let claimed = self.commit(vec![claim(count)])?;
         let mut completions = Vec::with_capacity(count);
         for outcome in claimed {
-            let Outcome::Claim(claimed) = outcome else { anyhow::bail!("refused: {outcome:?}") };
+            let Outcome::Claim(Dealt { claimed, .. }) = outcome else {
+                anyhow::bail!("refused: {outcome:?}")
+            };
             ensure!(claimed.len() == count, "only {} of {count} jobs were ready", claimed.len());
             for claimed in claimed {
                 let lease = claimed.token;
@@ -124,11 +128,12 @@ fn wish_input() -> String {
 }
 
 fn claim(count: usize) -> Operation {
+    let slot =
+        |_| Slot { worker: "bench".into(), secret: rand::random(), in_process: true, ..Default::default() };
     Operation::Claim(Claim {
-        worker: "bench".into(),
         kinds: [KIND.to_owned()].into(),
-        secrets: (0..count).map(|_| rand::random()).collect(),
-        in_process: true,
+        slots: (0..count).map(slot).collect(),
+        bytes: usize::MAX,
     })
 }
 
