@@ -58,13 +58,13 @@ def states(messages):
     return [Job.State.Name(change.state) for change in changes]
 
 
-def rendered(messages):
-    """The output as a reader shows it in the end, held to the contract on the way."""
+def rendered(messages, channel=""):
+    """A channel's output as a reader shows it in the end, held to the contract on the way."""
     text = b""
     for message in messages:
-        if message.HasField("output_reset"):
+        if message.HasField("output_reset") and message.output_reset.channel == channel:
             text = text[: message.output_reset.kept_bytes]
-        if message.HasField("output"):
+        if message.HasField("output") and message.output.channel == channel:
             assert message.output.offset == len(text), "output came with a gap or twice"
             text += message.output.data
     return text.decode()

@@ -32,6 +32,7 @@ def test_it_lists_every_service(server):
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
         SERVICE,
+        "longhaul.v1.WorkerService",
     ]
 
 
