@@ -58,9 +58,9 @@ struct Taker<W> {
     worker: Arc<W>,
     /// How many jobs it holds, as it said last.
     held: usize,
-    /// How many more may be claimed for it.
-    free: usize,
-    /// How many were claimed for it, or are being so, that it has not taken.
+    /// How many more it can take, as it said last.
+    wanted: usize,
+    /// How many of these were claimed for it, or are being so.
     coming: usize,
     turn: Option<Turn>,
 }
@@ -92,7 +92,7 @@ impl<W> Dispatch<W> {
             kinds: Arc::clone(kinds),
             worker: Arc::new(worker),
             held: 0,
-            free: 0,
+            wanted: 0,
             coming: 0,
             turn: None,
         };
@@ -104,7 +104,7 @@ impl<W> Dispatch<W> {
     pub fn offer(&self, taker: u64, free: usize, held: usize) -> Option<Round<W>> {
         let mut book = self.0.lock();
         let known = book.takers.get_mut(&taker)?;
-        known.free = free.saturating_sub(known.coming);
+        known.wanted = free;
         known.held = held;
         let kinds = Arc::clone(&known.kinds);
         book.place(taker);
@@ -115,6 +115,7 @@ impl<W> Dispatch<W> {
     pub fn taken(&self, taker: u64, jobs: usize) {
         if let Some(taker) = self.0.lock().takers.get_mut(&taker) {
             taker.coming -= jobs;
+            taker.wanted = taker.wanted.saturating_sub(jobs);
             taker.held += jobs;
         }
     }
@@ -222,7 +223,7 @@ impl<W> Book<W> {
                 self.last
             }
         };
-        if taker.free > 0 {
+        if taker.wanted > taker.coming {
             let turn = Turn { held: taker.held + taker.coming, since, taker: id };
             group.waiting.insert(turn);
             taker.turn = Some(turn);
@@ -252,11 +253,10 @@ impl<W> Book<W> {
         {
             let Some(taker) = self.takers.get_mut(&turn.taker) else { continue };
             slots.push((turn.taker, Arc::clone(&taker.worker)));
-            taker.free -= 1;
             taker.coming += 1;
             self.last += 1;
             let turn = Turn { held: turn.held + 1, since: self.last, ..turn };
-            taker.turn = (taker.free > 0).then_some(turn);
+            taker.turn = (taker.wanted > taker.coming).then_some(turn);
             group.waiting.extend(taker.turn);
         }
         if group.news != MANY {
@@ -278,7 +278,6 @@ impl<W> Book<W> {
     {
         for (id, _) in slots {
             if let Some(taker) = self.takers.get_mut(id) {
-                taker.free += 1;
                 taker.coming -= 1;
                 self.place(*id);
             }
@@ -386,6 +385,18 @@ mod tests {
 
         dispatch.taken(ids[0], 1);
         assert!(dispatch.offer(ids[0], 1, 3).is_some());
+    }
+
+    #[test]
+    fn who_wants_no_more_meanwhile_is_not_offered_what_a_claim_left_over() {
+        let dispatch = Dispatch::default();
+        let ids = idle(&dispatch, &["a"], 3, 1);
+        let round = dispatch.hint("a").unwrap();
+
+        dispatch.offer(ids[0], 0, 0);
+        dispatch.settle(&round, &[], true);
+
+        assert!(dispatch.hint("a").is_none());
     }
 
     #[test]
