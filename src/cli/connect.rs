@@ -47,7 +47,7 @@ impl Connect {
     }
 }
 
-fn endpoint(server: &str) -> anyhow::Result<Endpoint> {
+pub fn endpoint(server: &str) -> anyhow::Result<Endpoint> {
     let url = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
     Ok(Endpoint::from_shared(url)
         .map_err(|error| Usage(format!("--server is {server:?}: {error}")))

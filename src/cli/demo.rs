@@ -4,6 +4,7 @@ use super::bars::Terminal;
 use super::connect::{Connect, call};
 use super::follow::{Screen, follow};
 use super::lines::Lines;
+use super::logs;
 use super::serve;
 use super::settings::{LISTEN, Options};
 use super::view::View;
@@ -59,7 +60,7 @@ impl Demo {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let folder = tempfile::tempdir().context("no temporary folder can be made")?;
         let settings = self.options(folder.path()).settle()?;
-        serve::log(&settings)?;
+        logs::begin(&settings.log, settings.log_format)?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let running = serve::start(settings, processor::built_in()).await?;

@@ -12,6 +12,8 @@ mod follow;
 mod history;
 mod lines;
 mod list;
+mod logs;
+mod program;
 mod retry;
 pub mod serve;
 pub mod settings;
@@ -22,7 +24,9 @@ mod text;
 mod times;
 mod view;
 mod watch;
+mod worker;
 
+use crate::processor::exec::warden;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -46,6 +50,7 @@ pub struct Cli {
 enum Command {
     Demo(demo::Demo),
     Serve(Box<serve::Serve>),
+    Worker(Box<worker::Worker>),
     Start(start::Start),
     List(list::List),
     Watch(watch::Watch),
@@ -57,6 +62,10 @@ enum Command {
     Backup(backup::Backup),
     Completions(completions::Completions),
     Man(completions::Man),
+    #[command(hide = true)]
+    Warden,
+    #[command(hide = true)]
+    Launch(program::Launch),
 }
 
 impl Cli {
@@ -64,6 +73,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let done = match self.command {
             Command::Serve(serve) => run_server(*serve),
+            Command::Worker(worker) => client(worker.run()),
             Command::Demo(demo) => client(demo.run()),
             Command::Start(start) => client(start.run()),
             Command::List(list) => client(list.run()),
@@ -76,6 +86,8 @@ impl Cli {
             Command::Backup(backup) => backup.run(),
             Command::Completions(completions) => completions.run(),
             Command::Man(man) => man.run(),
+            Command::Warden => Ok(warden::run()),
+            Command::Launch(launch) => launch.run(),
         };
         done.unwrap_or_else(|error| {
             // Whoever read has seen enough.
@@ -90,7 +102,7 @@ impl Cli {
 
 fn run_server(serve: serve::Serve) -> anyhow::Result<ExitCode> {
     let settings = serve.settings().map_err(|error| connect::Usage(format!("{error:#}")))?;
-    serve::log(&settings)?;
+    logs::begin(&settings.log, settings.log_format)?;
     serve::runtime(settings.worker_threads)?.block_on(serve::run(settings))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,16 +1,18 @@
 //! Puts the rooms together, and owns the order in which they start and stop.
 
-use super::settings::{LogFormat, Options, Settings};
+use super::program::MYSELF;
+use super::settings::{Options, Settings};
 use crate::clock::SystemClock;
 use crate::engine::{self, Engine};
 use crate::job::Terms;
+use crate::processor::exec::Exec;
 use crate::store::{self, SqliteStore};
 use crate::worker::{LocalSource, Pool, Registry};
 use crate::{processor, rpc};
 use anyhow::Context as _;
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +21,6 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 /// The name under which the server's own slots hold jobs.
 const POOL_NAME: &str = "pool";
@@ -61,7 +62,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     allow_open_files(settings.connections_max);
-    let running = start(settings, processor::built_in()).await?;
+    let programs = settings.programs.clone();
+    let registry = programs.into_iter().fold(processor::built_in(), |registry, (kind, program)| {
+        registry.with(kind, Exec::new(program, MYSELF))
+    });
+    let running = start(settings, registry).await?;
     println!("longhaul listening on {}", running.address());
     std::io::stdout().flush()?;
     tokio::select! {
@@ -175,27 +180,6 @@ fn allow_open_files(connections_max: usize) {
             "fewer files may be open than connections_max needs"
         );
     }
-}
-
-/// Begins to log to standard error, as the settings say. Panics are logged too, by their place alone.
-pub fn log(settings: &Settings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&settings.log).with_context(|| format!("log is {:?}", settings.log))?;
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    let begun = match settings.log_format {
-        LogFormat::Text => logs.try_init(),
-        LogFormat::Json => logs.json().try_init(),
-    };
-    begun.map_err(|error| anyhow::anyhow!("logs cannot be written: {error}"))?;
-    // The hook that is there by default writes plain text between the logs, and a panic's own words may quote an input.
-    std::panic::set_hook(Box::new(|panic| {
-        let thread = std::thread::current();
-        let location = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(thread = thread.name(), location, "a panic");
-    }));
-    Ok(())
 }
 
 /// The runtime that a server runs in.

@@ -1,10 +1,14 @@
 //! The server's settings. Each has one name in three spellings, and the first that is given wins: the flag
 //! `--lease-duration 30s`, the variable `LONGHAUL_LEASE_DURATION=30s`, the file's `lease_duration = "30s"`; then the default.
 
+use super::program::ProgramOptions;
+use crate::job::check_kind;
 use crate::job::limits::INPUT_BYTES_MAX;
+use crate::processor::exec::Program;
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Deserializer};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -76,6 +80,9 @@ pub struct Options {
     /// What is logged, for example `debug` or `longhaul::store=debug` [default: info]
     #[arg(long, env = "LONGHAUL_LOG", value_name = "FILTER")]
     pub log: Option<String>,
+    /// Programs that run jobs in the server's slots, by kind. In the file alone: `[exec.KIND]`.
+    #[arg(skip)]
+    pub exec: BTreeMap<String, ProgramOptions>,
 }
 
 /// How logs are written.
@@ -142,6 +149,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// What is logged.
     pub log: String,
+    /// Programs that run jobs in the server's slots, by kind.
+    pub programs: BTreeMap<String, Program>,
 }
 
 impl Options {
@@ -173,6 +182,7 @@ impl Options {
             insecure: self.insecure.or(other.insecure),
             log_format: self.log_format.or(other.log_format),
             log: self.log.or(other.log),
+            exec: if self.exec.is_empty() { other.exec } else { self.exec },
         }
     }
 
@@ -200,6 +210,7 @@ impl Options {
             allowed_hosts: self.allowed_hosts.unwrap_or_default(),
             log_format: self.log_format.unwrap_or_default(),
             log: self.log.unwrap_or_else(|| "info".to_owned()),
+            programs: programs(self.exec)?,
         };
         settings.check(self.insecure.unwrap_or(false))?;
         Ok(settings)
@@ -238,6 +249,16 @@ impl Settings {
         ensure!(self.connections_max > 0, "connections_max is 0; it must be at least 1");
         Ok(())
     }
+}
+
+fn programs(options: BTreeMap<String, ProgramOptions>) -> anyhow::Result<BTreeMap<String, Program>> {
+    let settled = options.into_iter().map(|(kind, options)| {
+        let program =
+            check_kind(&kind).map_err(|violations| anyhow::anyhow!("{}", violations[0].description));
+        let program = program.and_then(|()| options.settle()).with_context(|| format!("[exec.{kind}]"))?;
+        Ok((kind, program))
+    });
+    settled.collect()
 }
 
 /// Where jobs are kept unless told otherwise.

@@ -149,6 +149,14 @@ pub mod reason {
     pub const RELEASE_LIMIT: &str = "RELEASE_LIMIT";
     /// The handler said that it failed.
     pub const HANDLER_ERROR: &str = "HANDLER_ERROR";
+    /// What the handler returned cannot be recorded.
+    pub const INVALID_RESULT: &str = "INVALID_RESULT";
+    /// The program ended with a code other than 0.
+    pub const EXIT_CODE: &str = "EXIT_CODE";
+    /// The program asked to be tried again.
+    pub const TEMPORARY_FAILURE: &str = "TEMPORARY_FAILURE";
+    /// A signal ended the program.
+    pub const KILLED: &str = "KILLED";
     /// The handler panicked.
     pub const PANIC: &str = "PANIC";
     /// The attempt took longer than `start_to_close_timeout`.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -73,18 +73,39 @@ pub struct Context {
     token: LeaseToken,
     source: Arc<dyn JobSource>,
     cancelled: CancellationToken,
+    /// How long the job may take to stop; set when it is cancelled.
+    grace: OnceLock<Duration>,
     log_lines: Mutex<u64>,
 }
 
 impl Context {
     /// The context of one attempt.
     pub fn new(assignment: Assignment, token: LeaseToken, source: Arc<dyn JobSource>) -> Self {
-        Self { assignment, token, source, cancelled: CancellationToken::new(), log_lines: Mutex::new(0) }
+        Self {
+            assignment,
+            token,
+            source,
+            cancelled: CancellationToken::new(),
+            grace: OnceLock::new(),
+            log_lines: Mutex::new(0),
+        }
+    }
+
+    /// Lets the handler know that its job is to stop, within `grace`.
+    pub fn cancel(&self, grace: Duration) {
+        // The first one stands: the time has begun with it.
+        let _ = self.grace.set(grace);
+        self.cancelled.cancel();
     }
 
     /// Turns true when the job is to stop; what is returned after that does not count.
     pub fn cancelled(&self) -> &CancellationToken {
         &self.cancelled
+    }
+
+    /// How long a job that was cancelled may take to stop, from then on; zero for one that was not.
+    pub fn grace(&self) -> Duration {
+        self.grace.get().copied().unwrap_or_default()
     }
 
     /// Reads the input; what is wrong with it is a permanent failure that names the field.
@@ -135,14 +156,19 @@ impl Context {
 
     /// Writes a line to the job's log; a longer one than 8 KiB is cut.
     pub async fn log(&self, level: LogLevel, message: impl Into<String>) -> Result<(), Failure> {
-        let mut message: String = message.into();
-        message.truncate(message.floor_char_boundary(LOG_LINE_BYTES_MAX));
+        self.log_lines(vec![LogLine { level, message: message.into() }]).await
+    }
+
+    /// Writes lines to the job's log likewise. What is beyond the 10,000 lines of a job is not kept, and no failure.
+    pub async fn log_lines(&self, mut lines: Vec<LogLine>) -> Result<(), Failure> {
+        for LogLine { message, .. } in &mut lines {
+            message.truncate(message.floor_char_boundary(LOG_LINE_BYTES_MAX));
+        }
         let offset = {
-            let mut lines = self.log_lines.lock();
-            *lines += 1;
-            *lines - 1
+            let mut written = self.log_lines.lock();
+            *written += lines.len() as u64;
+            *written - lines.len() as u64
         };
-        let lines = vec![LogLine { level, message }];
         self.source.append_log(&self.token, offset, lines).await.map_err(failure_of)
     }
 }

@@ -167,7 +167,7 @@ impl<S: JobSource> Running<S> {
             Ended::Returned(Ok(result)) => {
                 let recorded = self.record(&token, || self.source.complete(&token, result.clone())).await;
                 let failure = match recorded {
-                    Err(Error::Refused(why)) => Some(Failure::new("INVALID_RESULT", why).permanent()),
+                    Err(Error::Refused(why)) => Some(Failure::new(reason::INVALID_RESULT, why).permanent()),
                     // The order was still on its way.
                     Err(Error::Cancelled(_)) => None,
                     Ok(()) | Err(Error::Transient(_) | Error::Lost(_) | Error::OutputLimit(_)) => return,
@@ -203,7 +203,7 @@ impl<S: JobSource> Running<S> {
             let order = *orders.borrow_and_update();
             match order {
                 Order::Continue => {}
-                Order::Cancel { .. } => context.cancelled().cancel(),
+                Order::Cancel { grace } => context.cancel(grace),
                 Order::Lost => return Ended::Lost,
             }
             tokio::select! {

@@ -1,0 +1,212 @@
+//! One attempt: gives a program its job, passes on what it says, and tells it to stop when it must.
+
+use super::lines::{Lines, Piece};
+use super::message::{Said, Step, cut};
+use super::seat::{Pipes, Warden};
+use super::stdout::Stdout;
+use super::warden::End;
+use crate::job::limits::{LOG_LINE_BYTES_MAX, LOG_LINES_MAX};
+use crate::job::{Failure, LogLevel, LogLine, Progress};
+use crate::worker::Context;
+use bytes::{Buf as _, Bytes, BytesMut};
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::{Instant, sleep_until};
+
+/// What is read at once.
+const READ_BYTES: usize = 64 << 10;
+/// What is left of a grace period once the program is killed, so that this is told before the server gives up: a part of it,
+/// and at most so long.
+const TELL_TIME: (f64, Duration) = (0.1, Duration::from_secs(1));
+
+/// What a program has said of its job that decides how it ends.
+#[derive(Debug, Default, PartialEq)]
+pub struct Verdict {
+    pub result: Option<Bytes>,
+    pub failure: Option<Failure>,
+    /// The last line on standard error.
+    pub last_words: String,
+}
+
+impl Verdict {
+    /// Whether it decides: the program has given a result, or a failure.
+    pub fn is_final(&self) -> bool {
+        self.result.is_some() || self.failure.is_some()
+    }
+}
+
+/// A program's words about one job, as they are heard.
+pub struct Hearing<'a> {
+    context: &'a Context,
+    /// A result or a failure is the end of the job, though not of the program.
+    ends_with_verdict: bool,
+    stdout: Stdout,
+    stderr: Lines,
+    progress: Progress,
+    log_lines: u32,
+    verdict: Verdict,
+}
+
+impl<'a> Hearing<'a> {
+    pub fn new(context: &'a Context, stdout: Stdout, ends_with_verdict: bool) -> Self {
+        Self {
+            context,
+            ends_with_verdict,
+            stdout,
+            stderr: Lines::new(LOG_LINE_BYTES_MAX),
+            progress: Progress::default(),
+            log_lines: 0,
+            verdict: Verdict::default(),
+        }
+    }
+
+    /// Gives the program its job, and passes on what it says until it has nothing more to say about it.
+    ///
+    /// Reads only as fast as what is read is taken, so that a flood holds up the program and fills no memory.
+    pub async fn hear(mut self, pipes: &mut Pipes, mut line: Bytes) -> Result<Verdict, Failure> {
+        let (mut out, mut err) = (BytesMut::new(), BytesMut::new());
+        let (mut out_open, mut err_open) = (true, true);
+        while out_open || err_open {
+            out.reserve(READ_BYTES);
+            err.reserve(READ_BYTES);
+            tokio::select! {
+                written = write(&mut pipes.stdin, &line), if !line.is_empty() => {
+                    // A program need not read its job.
+                    line.advance(written.unwrap_or(line.len()));
+                    if line.is_empty() && !self.ends_with_verdict {
+                        pipes.stdin = None;
+                    }
+                }
+                read = pipes.stderr.read_buf(&mut err), if err_open => {
+                    err_open = read.is_ok_and(|read| read > 0);
+                    self.log(&err, !err_open).await?;
+                    err.clear();
+                }
+                read = pipes.stdout.read_buf(&mut out), if out_open => {
+                    out_open = read.is_ok_and(|read| read > 0);
+                    self.take(&out, !out_open).await?;
+                    out.clear();
+                    if self.ends_with_verdict && (self.verdict.is_final() || !out_open) {
+                        // What it had to say before is there already.
+                        while pipes.stderr.try_read_buf(&mut err).is_ok_and(|read| read > 0) {
+                            self.log(&err, false).await?;
+                            err.clear();
+                        }
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(self.verdict)
+    }
+
+    /// Takes what has come on standard output.
+    async fn take(&mut self, data: &[u8], is_end: bool) -> Result<(), Failure> {
+        let mut said = Vec::new();
+        self.stdout.feed(data, &mut said);
+        if is_end {
+            self.stdout.end(&mut said);
+        }
+        for said in said {
+            // What comes behind the verdict is about nothing.
+            if self.ends_with_verdict && self.verdict.is_final() {
+                break;
+            }
+            self.pass_on(said).await?;
+        }
+        Ok(())
+    }
+
+    async fn pass_on(&mut self, said: Said) -> Result<(), Failure> {
+        match said {
+            Said::Output { channel, data } => self.context.output_to(&channel, data).await?,
+            Said::Step(step) => self.step(step).await?,
+            Said::Log(line) => self.log_lines(vec![line]).await?,
+            Said::Metrics(metrics) => self.context.metrics(metrics)?,
+            Said::Result(result) => self.verdict.result = Some(result),
+            Said::Failure(failure) => self.verdict.failure = Some(failure),
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, step: Step) -> Result<(), Failure> {
+        let Step { fraction, estimated, stage, completed, total, unit } = step;
+        let progress = &mut self.progress;
+        let counted = completed.is_some() || total.is_some();
+        progress.completed = completed.unwrap_or(progress.completed);
+        progress.total = total.or(progress.total);
+        progress.unit = unit.unwrap_or(std::mem::take(&mut progress.unit));
+        progress.estimated = estimated.unwrap_or(progress.estimated);
+        let of_total =
+            progress.total.filter(|total| *total > 0).map(|total| progress.completed as f64 / total as f64);
+        progress.fraction = fraction.or(of_total.filter(|_| counted)).or(progress.fraction);
+        if let Some(stage) = stage.filter(|stage| !stage.is_empty() && *stage != progress.stage) {
+            progress.stage.clone_from(&stage);
+            self.context.stage(&stage).await?;
+        }
+        self.context.progress(self.progress.clone())
+    }
+
+    /// Takes what has come on standard error: lines for the log.
+    async fn log(&mut self, data: &[u8], is_end: bool) -> Result<(), Failure> {
+        let (mut lines, mut said) = (Vec::new(), Vec::new());
+        let Self { stdout, stderr, .. } = self;
+        let mut hear = |piece: Piece<'_>| match piece {
+            Piece::Line(line) | Piece::Part(line) => {
+                stdout.error_line(line, &mut said);
+                lines.push(String::from_utf8_lossy(line).into_owned());
+            }
+            Piece::Redrawn(line) => stdout.error_line(line, &mut said),
+        };
+        stderr.feed(data, &mut hear);
+        if is_end {
+            stderr.end(&mut hear);
+        }
+        for said in said {
+            self.pass_on(said).await?;
+        }
+        if let Some(last) = lines.iter().rev().find(|line| !line.trim().is_empty()) {
+            self.verdict.last_words.clone_from(last);
+        }
+        let line = |text| LogLine { level: LogLevel::Info, message: cut(text, LOG_LINE_BYTES_MAX) };
+        self.log_lines(lines.into_iter().map(line).collect()).await
+    }
+
+    /// Logs, up to the number of lines that a job may have; one more, so that its log says itself that it is full.
+    async fn log_lines(&mut self, mut lines: Vec<LogLine>) -> Result<(), Failure> {
+        lines.truncate((LOG_LINES_MAX + 1 - self.log_lines) as usize);
+        self.log_lines += lines.len() as u32;
+        match lines.is_empty() {
+            true => Ok(()),
+            false => self.context.log_lines(lines).await,
+        }
+    }
+}
+
+async fn write(stdin: &mut Option<tokio::net::unix::pipe::Sender>, line: &[u8]) -> io::Result<usize> {
+    match stdin {
+        Some(stdin) => stdin.write(line).await,
+        None => Ok(line.len()),
+    }
+}
+
+/// Waits for a program's end; tells it to stop when its job is cancelled, and ends it when the grace period does.
+pub async fn attend(warden: &Warden, context: &Context) -> io::Result<End> {
+    let mut kill_time = None;
+    let mut killed = false;
+    loop {
+        tokio::select! {
+            end = warden.ended() => return end,
+            () = context.cancelled().cancelled(), if kill_time.is_none() => {
+                warden.terminate()?;
+                let grace = context.grace();
+                kill_time = Some(Instant::now() + grace - grace.mul_f64(TELL_TIME.0).min(TELL_TIME.1));
+            }
+            () = sleep_until(kill_time.unwrap_or_else(Instant::now)), if kill_time.is_some() && !killed => {
+                warden.kill()?;
+                killed = true;
+            }
+        }
+    }
+}
