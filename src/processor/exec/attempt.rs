@@ -67,6 +67,9 @@ impl<'a> Hearing<'a> {
     pub async fn hear(mut self, pipes: &mut Pipes, mut line: Bytes) -> Result<Verdict, Failure> {
         let (mut out, mut err) = (BytesMut::new(), BytesMut::new());
         let (mut out_open, mut err_open) = (true, true);
+        if line.is_empty() {
+            pipes.stdin = None;
+        }
         while out_open || err_open {
             out.reserve(READ_BYTES);
             err.reserve(READ_BYTES);

@@ -68,13 +68,6 @@ pub struct Limits {
     pub processes: Option<u32>,
 }
 
-impl Limits {
-    /// Whether there are limits that the kernel holds each process to.
-    pub fn bind_each_process(&self) -> bool {
-        Self { processes: None, ..*self } != Self::default()
-    }
-}
-
 /// How a program is called for one job.
 #[derive(Clone, Debug)]
 pub struct Call {

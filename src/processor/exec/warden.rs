@@ -9,12 +9,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 use rustix::process::*;
+use rustix::system::sysinfo;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
+use std::fs::DirEntry;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -28,10 +31,15 @@ pub const LAUNCH: &str = "launch";
 pub const ORDER_BYTES_MAX: usize = 192 << 10;
 /// How often what was orphaned is buried while a program runs.
 const BURY_EVERY: Duration = Duration::from_secs(5);
-/// How often processes are counted where they are limited.
-const COUNT_EVERY: Duration = Duration::from_millis(50);
+/// How often it is looked whether there may be too many processes, where they are limited; and how often they are counted
+/// whether it seems so or not.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How long to try to end what cannot be ended, as a process that waits for a disk that is gone.
 const END_MAX: Duration = Duration::from_secs(10);
+/// The priority of a warden that has to watch how many processes there are, where it may have it, and that of its program.
+const WATCHFUL: i32 = -20;
+const ORDINARY: i32 = 0;
 /// When memory runs out, the kernel is to end programs before supervisors and servers.
 const OOM_SCORE: &str = "500";
 
@@ -115,8 +123,28 @@ struct Running {
     pid: Pid,
     /// Readable once it has ended.
     handle: OwnedFd,
-    processes_max: Option<u32>,
+    processes: Option<Processes>,
     too_many_processes: bool,
+}
+
+/// How many processes a program may be, and how many it was when they were last counted.
+struct Processes {
+    max: usize,
+    count: usize,
+    /// How many tasks the whole machine had then.
+    tasks: usize,
+    time: Instant,
+}
+
+impl Processes {
+    fn new(max: u32) -> Self {
+        Self { max: max as usize, count: 1, tasks: tasks(), time: Instant::now() }
+    }
+
+    /// Whether there may be too many. A count costs a look at each process of the machine; this is one call.
+    fn may_be_too_many(&self) -> bool {
+        tasks() + self.count > self.tasks + self.max || self.time.elapsed() >= COUNT_EVERY
+    }
 }
 
 impl Warden<'_> {
@@ -146,7 +174,7 @@ impl Warden<'_> {
         let mut time = None;
         if let Some(running) = &self.running {
             waited.push(PollFd::new(&running.handle, PollFlags::IN));
-            time = Some(if running.processes_max.is_some() { COUNT_EVERY } else { BURY_EVERY });
+            time = Some(if running.processes.is_some() { LOOK_EVERY } else { BURY_EVERY });
         }
         let time = time.map(|time| Timespec::try_from(time).expect("a short time"));
         match poll(&mut waited, time.as_ref()) {
@@ -207,18 +235,24 @@ impl Warden<'_> {
         self.report(&Report::Ended(End { status, memory_ran_out, too_many_processes }))
     }
 
-    /// Buries orphans that have ended, and counts the living.
+    /// Counts the living, where they are limited, and buries orphans that have ended.
     fn look_around(&mut self) {
-        let below = descendants();
         let Some(running) = &mut self.running else { return };
-        for orphan in
-            below.iter().filter(|below| below.is_ours && below.has_ended && below.pid != running.pid)
-        {
+        if running.processes.as_ref().is_some_and(|processes| !processes.may_be_too_many()) {
+            return;
+        }
+        let below = descendants();
+        if let Some(processes) = &mut running.processes {
+            let living = below.iter().filter(|below| !below.has_ended).count();
+            (processes.count, processes.tasks, processes.time) = (living, tasks(), Instant::now());
+            running.too_many_processes |= living > processes.max;
+        }
+        let orphans =
+            below.iter().filter(|below| below.is_ours && below.has_ended && below.pid != running.pid);
+        for orphan in orphans {
             let _ = waitpid(Some(orphan.pid), WaitOptions::NOHANG);
         }
-        let living = below.iter().filter(|below| !below.has_ended).count();
-        if running.processes_max.is_some_and(|processes_max| living > processes_max as usize) {
-            running.too_many_processes = true;
+        if running.too_many_processes {
             self.end();
         }
     }
@@ -257,8 +291,12 @@ fn start(launch: Launch, files: Vec<OwnedFd>) -> std::io::Result<Running> {
     let Launch { file, arguments, environment, folder, limits } = launch;
     let [stdin, stdout, stderr]: [OwnedFd; 3] =
         files.try_into().map_err(|_| std::io::Error::other("an order to start came without its pipes"))?;
+    if limits.processes.is_some() {
+        // Among hundreds that fork, we must be heard. Where we may not, the kernel itself holds them to their number.
+        let _ = setpriority_process(None, WATCHFUL);
+    }
     // What is inherited can only be set by whoever becomes the program.
-    let mut command = if limits.bind_each_process() {
+    let mut command = if limits != Limits::default() {
         let mut command = Command::new("/proc/self/exe");
         command.arg(LAUNCH).arg(serde_json::to_string(&limits)?).arg(&file);
         command
@@ -273,13 +311,21 @@ fn start(launch: Launch, files: Vec<OwnedFd>) -> std::io::Result<Running> {
     let child = command.spawn()?;
     let pid = Pid::from_child(&child);
     let handle = pidfd_open(pid, PidfdFlags::empty())?;
-    Ok(Running { pid, handle, processes_max: limits.processes, too_many_processes: false })
+    let processes = limits.processes.map(Processes::new);
+    Ok(Running { pid, handle, processes, too_many_processes: false })
 }
 
 /// Takes limits on, and becomes a program; returns only where that fails.
 pub fn launch(limits: Limits, file: PathBuf, arguments: Vec<OsString>) -> std::io::Error {
-    let Limits { memory_bytes, cpu_time, open_files, file_bytes, processes: _ } = limits;
+    let Limits { memory_bytes, cpu_time, open_files, file_bytes, processes } = limits;
+    let mut own_processes = None;
+    if let Some(processes) = processes {
+        let _ = setpriority_process(None, ORDINARY);
+        // The kernel counts all processes of a user, and none of root's.
+        own_processes = Some(user_processes() + u64::from(processes));
+    }
     let wanted = [
+        (Resource::Nproc, own_processes),
         (Resource::As, memory_bytes),
         (Resource::Cpu, cpu_time.map(|time| time.as_secs().max(1))),
         (Resource::Nofile, open_files),
@@ -304,6 +350,21 @@ struct Below {
     is_ours: bool,
     /// It waits to be buried.
     has_ended: bool,
+}
+
+/// How many tasks the machine has.
+fn tasks() -> usize {
+    usize::from(sysinfo().procs)
+}
+
+/// How many processes our user has.
+fn user_processes() -> u64 {
+    let user = getuid().as_raw();
+    let is_ours = |entry: &DirEntry| {
+        let is_process = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        is_process && entry.metadata().is_ok_and(|entry| entry.uid() == user)
+    };
+    std::fs::read_dir("/proc").into_iter().flatten().flatten().filter(is_ours).count() as u64
 }
 
 /// All processes that have come from us.
