@@ -2,6 +2,7 @@
 
 use crate::calls::{self, Call};
 use crate::lives::{self, Lives};
+use crate::programs::{self, Programs};
 use crate::stalled::{self, Stalled};
 use crate::watchers::{self, Watchers};
 use crate::workers::{self, Workers};
@@ -33,6 +34,8 @@ pub enum Load {
     Stalled(Stalled),
     /// Workers elsewhere.
     Workers(Workers),
+    /// Programs as workers.
+    Programs(Programs),
 }
 
 /// Calls of one kind.
@@ -70,6 +73,7 @@ async fn measure(order: Load) -> anyhow::Result<String> {
         Load::Lives(order) => serde_json::to_string(&lives::run(order).await?),
         Load::Watchers(order) => serde_json::to_string(&watchers::run(order).await?),
         Load::Workers(order) => serde_json::to_string(&workers::run(order).await?),
+        Load::Programs(order) => serde_json::to_string(&programs::run(order).await?),
         Load::Stalled(order) => serde_json::to_string(&stalled::run(order).await?),
     }?)
 }

@@ -10,6 +10,7 @@ mod handlers;
 mod lives;
 mod load;
 mod measure;
+mod programs;
 mod queue;
 mod redis;
 mod report;
@@ -28,7 +29,7 @@ struct Options {
     #[arg(long)]
     quick: bool,
     /// Measure only these: start, alone, status, lives, watchers, stalled, batch, queue, prune,
-    /// workers
+    /// workers, programs
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     only: Vec<String>,
     /// How often each pair is measured; ratios are medians over the rounds

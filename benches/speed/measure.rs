@@ -59,6 +59,9 @@ pub fn all(options: &Options) -> anyhow::Result<()> {
     if options.wants("workers") {
         run.workers(&mut report)?;
     }
+    if options.wants("programs") {
+        run.programs(&mut report)?;
+    }
     report.print();
     Ok(())
 }

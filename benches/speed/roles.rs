@@ -1,7 +1,7 @@
 //! The processes of a run: how each is started, told what to do, and ended.
 
 use crate::load::Load;
-use crate::{echo, handlers, load};
+use crate::{echo, handlers, load, programs};
 use anyhow::{Context as _, ensure};
 use longhaul::cli::serve;
 use serde::de::DeserializeOwned;
@@ -23,6 +23,8 @@ pub enum Role {
     Echo,
     /// A longhaul with the kinds of the benchmark.
     Handlers(PathBuf),
+    /// A program that a worker runs.
+    Program,
     /// Whoever calls; it prints what it measured as one line of JSON.
     Load(Load),
 }
@@ -32,6 +34,7 @@ pub fn play(role: &str) -> anyhow::Result<()> {
     match serde_json::from_str(role)? {
         Role::Echo => serve::runtime(WORKER_THREADS)?.block_on(echo::serve()),
         Role::Handlers(folder) => serve::runtime(WORKER_THREADS)?.block_on(handlers::serve(folder)),
+        Role::Program => programs::program(),
         Role::Load(order) => load::run(order),
     }
 }
@@ -97,7 +100,8 @@ pub fn load<T: DeserializeOwned>(order: Load) -> anyhow::Result<T> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-fn myself(role: &Role) -> anyhow::Result<Command> {
+/// This very program, in a role.
+pub fn myself(role: &Role) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--role", &serde_json::to_string(role)?]);
     Ok(command)

@@ -25,6 +25,10 @@ def say(**message): print(json.dumps(message), flush=True)
 """What a program begins with that runs one job."""
 
 
+ONCE = {"retryPolicy": {"maximumAttempts": 1}}
+"""Options of a job that is not tried again."""
+
+
 class Worker:
     """`longhaul worker` with a program, in a session of its own."""
 
@@ -96,3 +100,8 @@ def cancel(server, job, grace):
 def ended(server, job):
     """The last change of a job's state, once it has ended."""
     return [message.state_change for message in watch(server, job) if message.HasField("state_change")][-1]
+
+
+def result(change):
+    """What a job that has succeeded returned."""
+    return json_format.MessageToDict(change.result)

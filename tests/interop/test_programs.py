@@ -13,10 +13,8 @@ import programs
 import pytest
 from client import Job, history, rendered, running, states, status, watch
 from conftest import BINARY, WAIT, Server, until
-from google.protobuf import json_format
-from programs import cancel, ended, start
+from programs import ONCE, cancel, ended, result, start
 
-ONCE = {"retryPolicy": {"maximumAttempts": 1}}
 LOOP = """\
 import json, os, signal, sys, time
 def say(**message): print(json.dumps(message), flush=True)
@@ -46,10 +44,6 @@ def worker(tmp_path, request):
     yield begin
     for each in workers:
         each.close()
-
-
-def result(change):
-    return json_format.MessageToDict(change.result)
 
 
 # What it says.

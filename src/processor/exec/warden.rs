@@ -396,6 +396,7 @@ fn descendants() -> Vec<Below> {
 }
 
 /// Ends all that has come from us.
+#[expect(clippy::disallowed_methods, reason = "it has nothing else to do, and no runtime to wait in")]
 fn end_all() {
     let deadline = Instant::now() + END_MAX;
     let mut stopped = HashSet::new();
