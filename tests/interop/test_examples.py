@@ -26,6 +26,8 @@ CLIENTS = {
 }
 INSTALLED = {"npm ci"}
 """Commands of a README that a test does once for all, and only where it is needed."""
+GENERATED = set()
+"""Languages whose code from the contract is there."""
 BLOCK = re.compile(r"^```console\n((?:.*\n)*?)```$", re.M)
 WORDS = 2 * "to be or not to be\nthat is the question\n"
 
@@ -41,10 +43,9 @@ def environment(address):
     return {**os.environ, "PATH": path, "LONGHAUL_SERVER": address, "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ready():
     """Makes an example ready to run, as its README says, or skips the test and says why: `ready("python")`."""
-    done = set()
 
     def prepare(language):
         if language == "typescript":
@@ -52,10 +53,10 @@ def ready():
         if language == "shell" and not shutil.which("jq"):
             pytest.skip("there is no jq on this machine")
         generate = [command for command in commands(language) if "protoc" in command or "generate" in command]
-        if language not in done:
+        if language not in GENERATED:
             for command in generate:
                 shell(command, EXAMPLES / language, "nowhere:1")
-            done.add(language)
+            GENERATED.add(language)
 
     return prepare
 
@@ -168,14 +169,16 @@ def test_it_stops_a_job_that_is_cancelled(server, ready, run, language):
     assert messages[-1].state_change.reason == "WORKER_STOPPED"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("language", WORKERS)
-def test_it_finishes_what_it_has_before_it_leaves(server, ready, run, language):
+def test_it_finishes_what_it_has_before_it_leaves(server, ready, run, language, number):
     ready(language)
     worker = run(language, WORKERS[language], server.address)
     job = counting(server)
     begun(server, job)
 
-    worker.send_signal(signal.SIGTERM)
+    # As Ctrl-C does: all that the worker has started hears of it as well.
+    os.killpg(worker.pid, number)
 
     assert worker.wait(WAIT) == 0, worker.printed()
     messages = watch(server, job)
