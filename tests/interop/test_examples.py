@@ -202,18 +202,22 @@ def test_a_bad_input_is_a_failure_that_says_so(server, ready, run, language):
 def test_work_that_holds_the_interpreter_does_not_silence_its_worker(start_server, ready, run):
     ready("python")
     server = start_server("--lease-duration", "2s")
-    worker = run("python", WORKERS["python"], server.address)
+    proxy = foreign.Proxy(server.address)
+    worker = run("python", WORKERS["python"], proxy.address)
     job = counting(server, "again and again\n" * 20)
     begun(server, job)
 
     # To its threads, a process that is stopped is one whose interpreter is held.
     os.kill(worker.pid, signal.SIGSTOP)
+    # And those who speak for it meanwhile have to notice on their own that their connection leads nowhere.
+    proxy.swallow()
     for _ in range(2):
         spend_a_lease(server)
     os.kill(worker.pid, signal.SIGCONT)
 
     assert states(watch(server, job)) == ["PENDING", "RUNNING", "SUCCEEDED"]
     assert status(server, job).attempt == 1
+    proxy.close()
 
 
 def spend_a_lease(server):
