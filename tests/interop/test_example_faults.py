@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import threading
-import time
 
 import foreign
 import grpc
@@ -35,14 +34,14 @@ def test_it_goes_on_where_its_server_was_away(start_server, ready, run, language
     ready(language)
     server = start_server()
     proxy = foreign.Proxy(server.address)
-    run(language, WORKERS[language], proxy.address)
+    worker = run(language, WORKERS[language], proxy.address)
     lines = LINES[:5] if language == "shell" else [*LINES[:3], LONG, *LINES]
     job = counting(server, "\n".join(lines))
     begun(server, job)
 
     server.kill()
-    # Each of its reports fails at least once.
-    time.sleep(2)
+    failed = "Failed to dial" if language == "shell" else "there will be a new one"
+    until(lambda: failed in worker.printed(), "a report that failed")
     server.start()
     proxy.lead_to(server.address)
     messages = watch(server, job)
