@@ -13,9 +13,17 @@ import grpc
 from longhaul.v1.worker_service_pb2 import HeartbeatRequest, Report
 from longhaul.v1.worker_service_pb2_grpc import WorkerServiceStub
 
+# A new channel takes a new connection, and not one that another channel left behind.
+NEW_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
+
 
 def start(server: str) -> Connection:
-    """Starts the process. It wants to be sent `(interval, tokens)` when they change, and ends with the connection."""
+    """Starts the process. It wants to be sent `(interval, tokens)` when they change, and ends with the connection.
+
+    Both processes ignore signals from now on. One to the whole group is for the worker, which says what it does on it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     context.Process(target=beat, args=(server, theirs)).start()
@@ -23,10 +31,7 @@ def start(server: str) -> Connection:
 
 
 def beat(server: str, worker: Connection) -> None:
-    # A signal to the whole group is for the worker, which still has jobs to finish.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    stub = WorkerServiceStub(grpc.insecure_channel(server))
+    channel = grpc.insecure_channel(server, NEW_CONNECTION)
     interval, tokens, next_beat = 1.0, [], 0.0
     while True:
         try:
@@ -38,6 +43,9 @@ def beat(server: str, worker: Connection) -> None:
         next_beat = time.monotonic() + interval
         try:
             # The answer says which jobs to stop. The worker is told so over its stream as well.
-            stub.Heartbeat(HeartbeatRequest(reports=[Report(lease_token=token) for token in tokens]), timeout=interval)
+            request = HeartbeatRequest(reports=[Report(lease_token=token) for token in tokens])
+            WorkerServiceStub(channel).Heartbeat(request, timeout=interval)
         except grpc.RpcError:
-            pass  # Out of reach, perhaps for a moment. The next one is due soon.
+            # Out of reach, perhaps over a connection that leads nowhere. The next beat, which is due soon, has another.
+            channel.close()
+            channel = grpc.insecure_channel(server, NEW_CONNECTION)

@@ -11,9 +11,11 @@ from longhaul.v1.job_pb2 import Failure, LogLine, Progress
 from longhaul.v1.worker_service_pb2 import (
     AppendOutputRequest, Assignment, CompleteJobRequest, FailJobRequest, HeartbeatRequest, Report, WorkRequest,
 )
-from longhaul.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 FRAME_BYTES_MAX = 256 * 1024
+FRAME_LINES_MAX = 100
+TRY_AGAIN = {"UNAVAILABLE", "OUTCOME_UNKNOWN", "OUTPUT_GAP", "LOG_GAP"}
+"""Refusals that say nothing against a report; a gap follows a frame that was refused so."""
 
 
 class Stopped(Exception):
@@ -23,14 +25,15 @@ class Stopped(Exception):
 class Job:
     """All that a job writes is kept here until it is over, to be sent again where a stream breaks."""
 
-    def __init__(self, assignment: Assignment, stub: WorkerServiceStub, say: Callable[..., None]):
+    def __init__(self, assignment: Assignment, worker):
         self.id, self.token = assignment.job.id, assignment.lease_token
         self.input = json.loads(assignment.input_json)
-        self.stub, self.say = stub, say
+        self.worker = worker
         self.output, self.logs = bytearray(), []
         self.durable = (0, 0)  # So many bytes and lines the server has for certain.
         self.changed = threading.Condition()
         self.stopped, self.is_over = threading.Event(), False
+        self.refusal = ""  # Why the server takes no more output.
         self.report: WorkRequest | None = None  # How the work ended, to be said until it is acknowledged.
 
     def run(self, work: Callable[["Job"], dict]) -> None:
@@ -41,11 +44,10 @@ class Job:
             self.flush()
             self.end(complete=CompleteJobRequest(lease_token=self.token, result_json=result))
         except Stopped:
-            self.end()
+            self.fail(self.refusal, "the output was refused") if self.refusal else self.has_stopped()
         except Exception as error:
             traceback.print_exc()
-            failure = Failure(reason="HANDLER_ERROR", message=repr(error)[:1000])
-            self.end(fail=FailJobRequest(lease_token=self.token, failure=failure))
+            self.fail("HANDLER_ERROR", repr(error))
 
     def sleep(self, seconds: float) -> None:
         """Waits. Work that never waits should look at `stopped` now and then."""
@@ -54,7 +56,7 @@ class Job:
 
     def progress(self, fraction: float, stage: str) -> None:
         report = Report(lease_token=self.token, progress=Progress(fraction=fraction, stage=stage))
-        self.say(heartbeat=HeartbeatRequest(reports=[report]))
+        self.worker.say(heartbeat=HeartbeatRequest(reports=[report]))
 
     def write(self, text: str = "", log: str = "") -> None:
         """Appends to the job's output, to its log, or to both."""
@@ -68,11 +70,17 @@ class Job:
         while self.durable != (len(self.output), len(self.logs)):
             self.sleep(0.01)
 
+    def has_stopped(self) -> None:
+        self.end(fail=FailJobRequest(lease_token=self.token))
+
+    def fail(self, reason: str, message: str) -> None:
+        permanent = reason != "HANDLER_ERROR"  # What the server will not have is no better the next time.
+        failure = Failure(reason=reason, message=message[:1000], permanent=permanent)
+        self.end(fail=FailJobRequest(lease_token=self.token, failure=failure))
+
     def end(self, **report) -> None:
-        """Without a report it says that the work has stopped, as the server wanted."""
-        report = report or {"fail": FailJobRequest(lease_token=self.token)}
         self.report = WorkRequest(**report)
-        self.say(**report)
+        self.worker.say(**report)
 
     def close(self) -> None:
         with self.changed:
@@ -83,17 +91,23 @@ class Job:
         """Keeps a stream open. A new one begins with what the server does not have for certain."""
         while not self.is_over:
             try:
-                for answer in self.stub.Emit(self.frames(*self.durable)):
-                    if answer.refusal:
+                answers = self.worker.stub.Emit(self.frames(*self.durable))
+                for answer in answers:
+                    if not answer.refusal:
+                        self.durable = (answer.durable_bytes, answer.durable_logs)
+                    elif answer.refusal in TRY_AGAIN:
+                        answers.cancel()
+                    else:
+                        self.refusal = answer.refusal
                         self.stopped.set()
-                    self.durable = (answer.durable_bytes, answer.durable_logs)
-            except grpc.RpcError:
+            except (grpc.RpcError, ValueError):  # The latter where the channel has just been closed.
                 time.sleep(1)
 
     def frames(self, at: int, log_at: int):
         """From this byte and log line on, whatever is new."""
         while not self.is_over:
-            data, logs = bytes(self.output[at:at + FRAME_BYTES_MAX]), self.logs[log_at:]
+            data = bytes(self.output[at:at + FRAME_BYTES_MAX])
+            logs = self.logs[log_at:log_at + FRAME_LINES_MAX]
             if data or logs:
                 yield AppendOutputRequest(lease_token=self.token, offset=at, data=data, log_offset=log_at, logs=logs)
                 at, log_at = at + len(data), log_at + len(logs)

@@ -9,10 +9,11 @@ import queue
 import signal
 import threading
 import time
+from multiprocessing.connection import Connection
 
 import grpc
 import heartbeats
-from job import Job
+from job import TRY_AGAIN, Job
 from longhaul.v1.worker_service_pb2 import Directive, HeartbeatRequest, WorkRequest, WorkResponse
 from longhaul.v1.worker_service_pb2_grpc import WorkerServiceStub
 
@@ -36,39 +37,44 @@ def count_words(job: Job) -> dict:
 class Worker:
     """The stream `Work`, and the jobs that came over it."""
 
-    def __init__(self):
-        # First of all: a process is best started while this one has neither threads nor a channel.
-        self.heart = heartbeats.start(SERVER)
-        self.stub = WorkerServiceStub(grpc.insecure_channel(SERVER))
+    def __init__(self, heart: Connection):
+        self.heart = heart
         self.jobs: dict[str, Job] = {}
         self.outbox: queue.SimpleQueue[WorkRequest | None] = queue.SimpleQueue()
-        self.interval, self.received, self.draining = 10.0, 0, False
+        self.interval, self.received, self.unanswered, self.draining = 1.0, 0, 0, False
 
     def serve(self) -> None:
-        """Keeps a stream open until a drain is over."""
+        """Keeps a stream open until a drain is over. Each has a connection of its own, with what the jobs write."""
+        threading.Thread(target=self.beat, daemon=True).start()
         while self.jobs or not self.draining:
-            self.outbox, self.received = queue.SimpleQueue(), 0
-            try:
-                for message in self.stub.Work(self.requests(self.outbox)):
-                    self.receive(message)
-            except grpc.RpcError as error:
-                print(f"The stream broke ({error.code().name}), so there will be a new one")
-                time.sleep(1)
-        self.heart.close()
+            self.outbox, self.received, self.unanswered = queue.SimpleQueue(), 0, 0
+            with grpc.insecure_channel(SERVER, heartbeats.NEW_CONNECTION) as channel:
+                self.stub = WorkerServiceStub(channel)
+                self.stream = self.stub.Work(self.requests(self.outbox))
+                try:
+                    for message in self.stream:
+                        self.unanswered = 0
+                        self.receive(message)
+                except grpc.RpcError as error:
+                    print(f"The stream broke ({error.code().name}), so there will be a new one")
+                    time.sleep(1)
+            self.outbox.put(None)
 
     def requests(self, outbox: queue.SimpleQueue):
         """What is said on one stream: who we are, what we hold, what was not acknowledged, and then what comes up."""
         yield WorkRequest(hello=WorkRequest.Hello(worker_id=NAME, kinds=["count-words"], lease_tokens=list(self.jobs)))
         yield from [job.report for job in list(self.jobs.values()) if job.report]
         self.offer()
+        yield from iter(outbox.get, None)
+
+    def beat(self) -> None:
+        """Sends heartbeats, also when idle. Each is answered; if one was not when the next is due, nobody hears us."""
         while True:
-            try:
-                message = outbox.get(timeout=self.interval)
-            except queue.Empty:
-                message = WorkRequest(heartbeat=HeartbeatRequest())  # Whoever says nothing is taken for dead.
-            if message is None:
-                return
-            yield message
+            time.sleep(self.interval)
+            if self.unanswered:
+                self.stream.cancel()
+            self.unanswered += 1
+            self.say(heartbeat=HeartbeatRequest())
 
     def say(self, **message) -> None:
         self.outbox.put(WorkRequest(**message))
@@ -91,12 +97,13 @@ class Worker:
                 self.obey(message.directives.directives)
             case "assignment":
                 self.received += 1
-                job = Job(message.assignment, self.stub, self.say)
+                job = Job(message.assignment, self)
                 self.jobs[job.token] = job
                 self.say(accept=WorkRequest.Accept(lease_token=job.token))
                 threading.Thread(target=job.run, args=[count_words], daemon=True).start()
             case "ack":
-                self.acknowledged(message.ack)
+                if job := self.jobs.get(message.ack.lease_token):
+                    self.acknowledged(job, message.ack)
         self.heart.send((self.interval, list(self.jobs)))
 
     def obey(self, directives: list[Directive]) -> None:
@@ -104,16 +111,18 @@ class Worker:
             if directive.action != Directive.RENEWED and (job := self.jobs.get(directive.lease_token)):
                 job.stopped.set()
 
-    def acknowledged(self, ack: WorkResponse.Ack) -> None:
-        if not (job := self.jobs.get(ack.lease_token)):
-            return
+    def acknowledged(self, job: Job, ack: WorkResponse.Ack) -> None:
         if ack.refusal == "JOB_CANCELLED":
-            job.end()  # The cancel came before our success: all that is left to say is that we have stopped.
-            return
-        print(f"{job.id}: {ack.message or 'reported'}")
-        job.close()
-        del self.jobs[job.token]
-        self.offer()
+            job.has_stopped()  # The cancel came before our success.
+        elif ack.refusal in TRY_AGAIN:
+            threading.Timer(1, self.outbox.put, [job.report]).start()
+        elif ack.refusal not in ("", "LEASE_LOST") and job.report.HasField("complete"):
+            job.fail(ack.refusal, ack.message)
+        else:
+            print(f"{job.id}: {ack.message or 'reported'}")
+            job.close()
+            del self.jobs[job.token]
+            self.offer()
 
     def drain(self, *_) -> None:
         self.draining = True
@@ -121,7 +130,9 @@ class Worker:
 
 
 if __name__ == "__main__":
-    worker = Worker()
-    signal.signal(signal.SIGTERM, worker.drain)
-    signal.signal(signal.SIGINT, worker.drain)
-    worker.serve()
+    # First of all: a process is best started while this one has neither threads nor a channel.
+    with heartbeats.start(SERVER) as heart:
+        worker = Worker(heart)
+        signal.signal(signal.SIGTERM, worker.drain)
+        signal.signal(signal.SIGINT, worker.drain)
+        worker.serve()

@@ -5,10 +5,22 @@ set -euo pipefail
 
 server=${LONGHAUL_SERVER:-127.0.0.1:3000}
 
-# call METHOD ARGUMENT...: a method of the service; the request is made of jq's arguments, the answer is JSON.
-call() {
+# try METHOD ARGUMENT...: a method of the service; the request is made of jq's arguments, the answer is JSON.
+try() {
     jq -n "${@:2}" '$ARGS.named' |
-        grpcurl -plaintext -max-time 60 -d @ "$server" "longhaul.v1.WorkerService/$1"
+        grpcurl -plaintext -connect-timeout 3 -max-time 20 -d @ "$server" "longhaul.v1.WorkerService/$1"
+}
+
+# call METHOD ARGUMENT...: the same, until there is an answer. A report that comes twice does no harm.
+call() {
+    local status
+    while true; do
+        try "$@" && return || status=$?
+        case $status in
+            1 | 68 | 78 | 143) sleep 1 ;; # no connection, DEADLINE_EXCEEDED, UNAVAILABLE, SIGTERM to all of us
+            *) return "$status" ;;
+        esac
+    done
 }
 
 # report FRACTION: tells how far the work is, and fails if the server does not want it to go on.
@@ -25,7 +37,7 @@ work() {
     while IFS= read -r line; do
         report "$((100 * number / lines))e-2" || return
         count=$(wc -w <<<"$line")
-        # Bytes are base64 in JSON. Output is named by its offset, so that a repeat would do no harm.
+        # Bytes are base64 in JSON. Output is named by its offset, so that a repeat does no harm.
         data=$(printf '%4d  %s\n' "$count" "$line" | base64 | tr -d '\n')
         call AppendOutput --arg lease_token "$token" --arg data "$data" --argjson offset "$offset" >/dev/null || return
         offset=$((offset + $(base64 -d <<<"$data" | wc -c))) words=$((words + count)) number=$((number + 1))
@@ -33,17 +45,22 @@ work() {
     jq -n --argjson lines "$lines" --argjson words "$words" '$ARGS.named'
 }
 
+# finish COMMAND...: runs it to its end, in a subshell. Ctrl-C reaches all of them, but is for the loop below.
+finish() {
+    trap '' TERM INT
+    "$@"
+}
+
 stopping=
 trap 'stopping=yes' TERM INT
 until [ "$stopping" ]; do
-    leased=$(call LeaseJobs --arg worker_id "$(uname -n)-$$" --argjson kinds '["count-words"]' \
-        --arg wait 5s --arg lease_duration 600s) || { sleep 1; continue; }
+    leased=$(finish try LeaseJobs --arg worker_id "$(uname -n)-$$" --argjson kinds '["count-words"]' \
+        --arg wait 5s --arg lease_duration 60s) || { sleep 1; continue; }
     token=$(jq -r '.assignments[0].leaseToken // empty' <<<"$leased")
     [ "$token" ] || continue
     input=$(jq -r '.assignments[0].inputJson' <<<"$leased")
-    if result=$(work); then
-        call CompleteJob --arg lease_token "$token" --arg result_json "$result" || true
-    else
-        call FailJob --arg lease_token "$token" --argjson failure '{"reason": "EXIT_CODE", "message": "see the worker"}' || true
-    fi
+    # A success is refused where a cancel came first. Then, too, all that is left to say is that the work has stopped.
+    { result=$(finish work) && (finish call CompleteJob --arg lease_token "$token" --arg result_json "$result"); } ||
+        (finish call FailJob --arg lease_token "$token" \
+            --argjson failure '{"reason": "EXIT_CODE", "message": "see the worker"}') || true
 done

@@ -6,6 +6,7 @@
  * Heartbeats come from the event loop, so work that would block it belongs into a worker thread.
  */
 
+import { EventEmitter, once } from "node:events";
 import { hostname } from "node:os";
 import { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -13,23 +14,30 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { createClient } from "@connectrpc/connect";
-import { createGrpcTransport } from "@connectrpc/connect-node";
+import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { LogLine_Level } from "./generated/longhaul/v1/job_pb.js";
 import {
-  type Assignment, type Directive, Directive_Action, type WorkRequestSchema, type WorkResponse, WorkerService,
+  type Assignment, type Directive, Directive_Action, type WorkRequestSchema, type WorkResponse, type WorkResponse_Ack,
+  WorkerService,
 } from "./generated/longhaul/v1/worker_service_pb.js";
 
 const SERVER = process.env.LONGHAUL_SERVER ?? "127.0.0.1:3000";
 const KINDS = ["count-words"];
 const SLOTS = 4;
+const FRAME_BYTES_MAX = 256 * 1024;
+const FRAME_LINES_MAX = 100;
+/** Refusals that say nothing against a report; a gap follows a frame that was refused so. */
+const TRY_AGAIN = ["UNAVAILABLE", "OUTCOME_UNKNOWN", "OUTPUT_GAP", "LOG_GAP"];
 
-const service = createClient(WorkerService, createGrpcTransport({ baseUrl: `http://${SERVER}` }));
+const connection = new Http2SessionManager(`http://${SERVER}`);
+const transport = createGrpcTransport({ baseUrl: connection.authority, sessionManager: connection });
+const service = createClient(WorkerService, transport);
 
 /** The work itself. What it returns is the job's result; what it throws makes the attempt fail. */
 async function countWords(job: Job) {
   const lines = job.input.text.trimEnd().split("\n");
   let words = 0;
-  await job.log(`${lines.length} lines to count`);
+  job.log(`${lines.length} lines to count`);
   for (const [index, line] of lines.entries()) {
     // Stands for a model that takes its time. The signal is how the server stops the work.
     await sleep(200, undefined, { signal: job.stop.signal });
@@ -46,7 +54,7 @@ type Message = MessageInitShape<typeof WorkRequestSchema>["message"];
 /** A queue that a stream of requests is made of. */
 const mailbox = () => new Readable({ objectMode: true, read() {} });
 
-/** A job that this worker holds. */
+/** A job that this worker holds. All that it writes is kept until it is over, to be sent again where a stream breaks. */
 class Job {
   readonly id: string;
   readonly token: string;
@@ -56,9 +64,11 @@ class Job {
   report: Message;
 
   private output = Buffer.alloc(0);
-  private durableBytes = 0;
-  private logged = 0;
-  private frames = mailbox();
+  private logs: { level: LogLine_Level; message: string }[] = [];
+  /** What the server has for certain. */
+  private durable = { bytes: 0, logs: 0 };
+  private refusal = "";
+  private readonly changed = new EventEmitter();
 
   constructor(assignment: Assignment) {
     this.id = assignment.job!.id;
@@ -68,20 +78,29 @@ class Job {
 
   async run() {
     void this.emit();
-    const leaseToken = this.token;
     try {
       const resultJson = JSON.stringify(await countWords(this));
-      // The count lets the server wait for output that is still on its way.
-      const outputBytes = BigInt(this.output.length);
-      this.end({ case: "complete", value: { leaseToken, outcome: { case: "resultJson", value: resultJson }, outputBytes } });
+      await this.flush();
+      this.end({ case: "complete", value: { leaseToken: this.token, outcome: { case: "resultJson", value: resultJson } } });
     } catch (error) {
-      // Without a failure it says that the work was stopped, as the server asked.
-      const failure = this.stop.signal.aborted ? undefined : { reason: "HANDLER_ERROR", message: String(error) };
-      this.end({ case: "fail", value: { leaseToken, failure } });
+      if (this.refusal) this.fail(this.refusal, "the output was refused");
+      else if (this.stop.signal.aborted) this.hasStopped();
+      else this.fail("HANDLER_ERROR", String(error));
     }
   }
 
-  end(report: Message) {
+  /** Says that the work was stopped, as the server asked. */
+  hasStopped() {
+    this.end({ case: "fail", value: { leaseToken: this.token } });
+  }
+
+  fail(reason: string, message: string) {
+    // What the server will not have is no better the next time.
+    const failure = { reason, message: message.slice(0, 1000), permanent: reason !== "HANDLER_ERROR" };
+    this.end({ case: "fail", value: { leaseToken: this.token, failure } });
+  }
+
+  private end(report: Message) {
     this.report = report;
     say(report);
   }
@@ -90,31 +109,36 @@ class Job {
     say({ case: "heartbeat", value: { reports: [{ leaseToken: this.token, progress: { fraction, stage } }] } });
   }
 
-  async log(message: string) {
-    const logs = [{ level: LogLine_Level.INFO, message }];
-    await service.appendOutput({ leaseToken: this.token, logs, logOffset: BigInt(this.logged++) });
+  log(message: string) {
+    this.logs.push({ level: LogLine_Level.INFO, message });
+    this.changed.emit("change");
   }
 
   write(text: string) {
-    const offset = this.output.length;
     this.output = Buffer.concat([this.output, Buffer.from(text)]);
-    this.send(offset);
+    this.changed.emit("change");
   }
 
-  private send(offset: number) {
-    const data = this.output.subarray(offset);
-    this.frames.push({ leaseToken: this.token, offset: BigInt(offset), data });
+  /** Waits until all that was written is durable. */
+  private async flush() {
+    while (this.durable.bytes < this.output.length || this.durable.logs < this.logs.length) {
+      await once(this.changed, "change", { signal: this.stop.signal });
+    }
   }
 
-  /** Carries the output, over as many streams as it takes. A new one begins where the server has it. */
+  /** Carries what is written, over as many streams as it takes. A new one begins where the server has it. */
   private async emit() {
     while (jobs.has(this.token)) {
-      this.frames = mailbox();
-      if (this.durableBytes < this.output.length) this.send(this.durableBytes);
       try {
-        for await (const answer of service.emit(this.frames)) {
-          if (answer.refusal) this.stop.abort();
-          else this.durableBytes = Number(answer.durableBytes);
+        for await (const { refusal, durableBytes, durableLogs } of service.emit(this.frames())) {
+          if (TRY_AGAIN.includes(refusal)) throw new Error(refusal);
+          if (refusal) {
+            this.refusal = refusal;
+            this.stop.abort();
+          } else {
+            this.durable = { bytes: Number(durableBytes), logs: Number(durableLogs) };
+            this.changed.emit("change");
+          }
         }
       } catch {
         await sleep(1000);
@@ -122,15 +146,35 @@ class Job {
     }
   }
 
+  /** From what is durable on, whatever is new. */
+  private async *frames() {
+    let { bytes, logs } = this.durable;
+    while (jobs.has(this.token)) {
+      const frame = {
+        leaseToken: this.token,
+        offset: BigInt(bytes),
+        data: this.output.subarray(bytes, bytes + FRAME_BYTES_MAX),
+        logOffset: BigInt(logs),
+        logs: this.logs.slice(logs, logs + FRAME_LINES_MAX),
+      };
+      bytes += frame.data.length;
+      logs += frame.logs.length;
+      if (frame.data.length > 0 || frame.logs.length > 0) yield frame;
+      else await once(this.changed, "change");
+    }
+  }
+
   close() {
     jobs.delete(this.token);
-    this.frames.push(null);
+    this.changed.emit("change");
   }
 }
 
 const jobs = new Map<string, Job>();
 let outbox = mailbox();
 let received = 0;
+let interval = 1000;
+let unanswered = 0;
 let draining = false;
 
 function say(message: Message) {
@@ -145,6 +189,7 @@ function offer() {
     say({ case: "drain", value: {} });
   } else {
     outbox.push(null);
+    outbox = mailbox(); // Nobody reads this one.
   }
 }
 
@@ -155,7 +200,11 @@ function obey(directives: Directive[]) {
 }
 
 function receive(message: WorkResponse["message"]) {
-  if (message.case === "directives") {
+  unanswered = 0;
+  if (message.case === "welcome") {
+    interval = durationMs(message.value.terms!.heartbeatInterval!);
+    obey(message.value.directives);
+  } else if (message.case === "directives") {
     obey(message.value.directives);
   } else if (message.case === "assignment") {
     received += 1;
@@ -165,17 +214,31 @@ function receive(message: WorkResponse["message"]) {
     void job.run();
   } else if (message.case === "ack") {
     const job = jobs.get(message.value.leaseToken);
-    if (!job) return;
-    if (message.value.refusal === "JOB_CANCELLED") {
-      // The cancel came before our success. All that is left to say is that we have stopped.
-      job.end({ case: "fail", value: { leaseToken: job.token } });
-    } else if (message.value.refusal === "OUTPUT_MISSING" && !job.stop.signal.aborted) {
-      say(job.report);
-    } else {
-      console.log(`${job.id}: ${message.value.refusal || "reported"}`);
-      job.close();
-      offer();
-    }
+    if (job) acknowledged(job, message.value);
+  }
+}
+
+function acknowledged(job: Job, { refusal, message }: WorkResponse_Ack) {
+  if (refusal === "JOB_CANCELLED") {
+    job.hasStopped(); // The cancel came before our success.
+  } else if (TRY_AGAIN.includes(refusal)) {
+    setTimeout(() => say(job.report), 1000);
+  } else if (refusal && refusal !== "LEASE_LOST" && job.report!.case === "complete") {
+    job.fail(refusal, message);
+  } else {
+    console.log(`${job.id}: ${message || "reported"}`);
+    job.close();
+    offer();
+  }
+}
+
+/** Sends heartbeats, also when idle. Each is answered; if one was not when the next is due, nobody hears us. */
+async function beat() {
+  for (;;) {
+    await sleep(interval);
+    if (unanswered > 0) connection.abort(new Error("the server is silent"));
+    unanswered += 1;
+    say({ case: "heartbeat", value: { reports: [...jobs.keys()].map((leaseToken) => ({ leaseToken })) } });
   }
 }
 
@@ -183,28 +246,17 @@ function receive(message: WorkResponse["message"]) {
 async function serve() {
   while (jobs.size > 0 || !draining) {
     outbox = mailbox();
-    received = 0;
-    let heartbeats: NodeJS.Timeout | undefined;
+    received = unanswered = 0;
     // Who we are, what we hold, what was not confirmed, and what we can take.
     const workerId = `${hostname()}-${process.pid}`;
     say({ case: "hello", value: { workerId, kinds: KINDS, leaseTokens: [...jobs.keys()] } });
     for (const job of jobs.values()) if (job.report) say(job.report);
     offer();
     try {
-      for await (const { message } of service.work(outbox)) {
-        if (message.case === "welcome") {
-          obey(message.value.directives);
-          const beat = () => say({ case: "heartbeat", value: { reports: [...jobs.keys()].map((leaseToken) => ({ leaseToken })) } });
-          heartbeats = setInterval(beat, durationMs(message.value.terms!.heartbeatInterval!));
-        } else {
-          receive(message);
-        }
-      }
+      for await (const { message } of service.work(outbox)) receive(message);
     } catch (error) {
       console.log(`The stream broke, so there will be a new one: ${error}`);
       await sleep(1000);
-    } finally {
-      clearInterval(heartbeats);
     }
   }
 }
@@ -215,5 +267,6 @@ for (const signal of ["SIGTERM", "SIGINT"]) {
     offer();
   });
 }
+void beat();
 await serve();
 process.exit();

@@ -1,4 +1,4 @@
-"""Starts foreign workers, and cuts their connections.
+"""Starts foreign workers, and cuts or swallows their connections.
 
 A worker is a program of its own that nobody here wrote the gRPC part of: `workers/worker.py` or `workers/worker.mjs`.
 It has a session of its own, so that a signal reaches all of it.
@@ -101,13 +101,14 @@ def start(folder, language, form, address, name, kind, slots, **more):
 
 
 class Proxy:
-    """A way to a server that can be cut and mended."""
+    """A way to a server that can be cut and mended, or that leads nowhere."""
 
     def __init__(self, address):
         self.lead_to(address)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = "127.0.0.1:{}".format(self.listener.getsockname()[1])
         self.connections, self.is_cut, self.lock = [], False, threading.Lock()
+        self.swallowed = set()
         self.flows = threading.Event()
         self.flows.set()
         threading.Thread(target=self.accept, daemon=True).start()
@@ -138,8 +139,9 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
                 self.flows.wait()
-                target.sendall(data)
-        for end in (source, target):
+                if source not in self.swallowed:
+                    target.sendall(data)
+        for end in () if source in self.swallowed else (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
@@ -151,6 +153,11 @@ class Proxy:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
             self.connections.clear()
+
+    def swallow(self):
+        """Lets what is connected pass nothing more, and close nothing: neither end learns of it. New ones are as ever."""
+        with self.lock:
+            self.swallowed.update(self.connections)
 
     def hold(self):
         """Lets nothing through, and breaks nothing."""

@@ -26,6 +26,8 @@ CLIENTS = {
 }
 INSTALLED = {"npm ci"}
 """Commands of a README that a test does once for all, and only where it is needed."""
+GENERATED = set()
+"""Languages whose code from the contract is there."""
 BLOCK = re.compile(r"^```console\n((?:.*\n)*?)```$", re.M)
 WORDS = 2 * "to be or not to be\nthat is the question\n"
 
@@ -41,10 +43,9 @@ def environment(address):
     return {**os.environ, "PATH": path, "LONGHAUL_SERVER": address, "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ready():
     """Makes an example ready to run, as its README says, or skips the test and says why: `ready("python")`."""
-    done = set()
 
     def prepare(language):
         if language == "typescript":
@@ -52,10 +53,10 @@ def ready():
         if language == "shell" and not shutil.which("jq"):
             pytest.skip("there is no jq on this machine")
         generate = [command for command in commands(language) if "protoc" in command or "generate" in command]
-        if language not in done:
+        if language not in GENERATED:
             for command in generate:
                 shell(command, EXAMPLES / language, "nowhere:1")
-            done.add(language)
+            GENERATED.add(language)
 
     return prepare
 
@@ -168,14 +169,16 @@ def test_it_stops_a_job_that_is_cancelled(server, ready, run, language):
     assert messages[-1].state_change.reason == "WORKER_STOPPED"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("language", WORKERS)
-def test_it_finishes_what_it_has_before_it_leaves(server, ready, run, language):
+def test_it_finishes_what_it_has_before_it_leaves(server, ready, run, language, number):
     ready(language)
     worker = run(language, WORKERS[language], server.address)
     job = counting(server)
     begun(server, job)
 
-    worker.send_signal(signal.SIGTERM)
+    # As Ctrl-C does: all that the worker has started hears of it as well.
+    os.killpg(worker.pid, number)
 
     assert worker.wait(WAIT) == 0, worker.printed()
     messages = watch(server, job)
@@ -199,18 +202,22 @@ def test_a_bad_input_is_a_failure_that_says_so(server, ready, run, language):
 def test_work_that_holds_the_interpreter_does_not_silence_its_worker(start_server, ready, run):
     ready("python")
     server = start_server("--lease-duration", "2s")
-    worker = run("python", WORKERS["python"], server.address)
+    proxy = foreign.Proxy(server.address)
+    worker = run("python", WORKERS["python"], proxy.address)
     job = counting(server, "again and again\n" * 20)
     begun(server, job)
 
     # To its threads, a process that is stopped is one whose interpreter is held.
     os.kill(worker.pid, signal.SIGSTOP)
+    # And those who speak for it meanwhile have to notice on their own that their connection leads nowhere.
+    proxy.swallow()
     for _ in range(2):
         spend_a_lease(server)
     os.kill(worker.pid, signal.SIGCONT)
 
     assert states(watch(server, job)) == ["PENDING", "RUNNING", "SUCCEEDED"]
     assert status(server, job).attempt == 1
+    proxy.close()
 
 
 def spend_a_lease(server):

@@ -68,15 +68,18 @@ def of(messages, field):
 
 def test_a_job_runs_with_all_that_it_tells(server, crew):
     worker = crew.worker(server.address)
+    gates = [crew.gate("first"), crew.gate("second")]
 
     job = crew.job(
         server,
         {"progress": 0.25, "stage": "Reading"},
+        {"wait_for": str(gates[0])},
         {"output": "to be – "},
         {"output": "Hm. ", "channel": "reasoning"},
         {"log": "half of it"},
         {"metrics": {"tokens": 3}},
         {"progress": 0.75, "stage": "Writing"},
+        {"wait_for": str(gates[1])},
         {"output": "or not "},
         {"output": "Aha!", "channel": "reasoning"},
         {"metrics": {"tokens": 5, "seconds": 0.5}},
@@ -86,6 +89,10 @@ def test_a_job_runs_with_all_that_it_tells(server, crew):
         options={"startToCloseTimeout": "60s"},
         metadata=[("traceparent", TRACE), ("tracestate", "vendor=here")],
     )
+    for gate, (fraction, stage) in zip(gates, [(0.25, "Reading"), (0.75, "Writing")]):
+        shown = until(lambda: (now := status(server, job).progress).stage == stage and now, f"progress in {stage}")
+        assert shown.fraction == fraction
+        gate.touch()
     messages = watch(server, job)
     after = status(server, job)
 
@@ -183,7 +190,9 @@ def test_a_cancel_is_told_and_the_job_ends_as_soon_as_its_worker_has_stopped(ser
 def test_a_completion_after_a_cancel_is_refused(server, crew):
     worker = crew.worker(server.address)
     gate = crew.gate("go")
-    job = crew.job(server, {"wait_for": str(gate)}, {"result": {"too": "late"}}, stubborn=True)
+    # Output that is durable shows that the attempt has begun.
+    steps = [{"output": "some"}, {"wait_for": str(gate)}, {"result": {"too": "late"}}]
+    job = crew.job(server, *steps, stubborn=True)
     worker.tells("waiting", job=job.id)
 
     server.jobs.CancelJob(job_service_pb2.CancelJobRequest(job_id=job.id), timeout=30)
@@ -193,6 +202,24 @@ def test_a_completion_after_a_cancel_is_refused(server, crew):
     assert worker.tells("refused", job=job.id, what="complete")["reason"] == "JOB_CANCELLED"
     assert states(messages) == ["PENDING", "RUNNING", "CANCELLING", "CANCELLED"]
     assert of(messages, "state_change")[-1].reason == "WORKER_STOPPED"
+
+
+def test_a_worker_that_stops_after_the_grace_period_is_told_that_its_job_was_cancelled(server, crew):
+    worker = crew.worker(server.address)
+    gate = crew.gate("go")
+    job = crew.job(server, {"output": "some"}, {"wait_for": str(gate)}, {"fail": "TOO_LATE"}, stubborn=True)
+    worker.tells("waiting", job=job.id)
+
+    request = job_service_pb2.CancelJobRequest(job_id=job.id, grace_period={"nanos": 200_000_000})
+    server.jobs.CancelJob(request, timeout=30)
+    messages = watch(server, job)
+    gate.touch()
+
+    assert worker.tells("reported", job=job.id, what="fail")["state"] == "CANCELLED"
+    assert states(messages) == ["PENDING", "RUNNING", "CANCELLING", "CANCELLED"]
+    assert of(messages, "state_change")[-1].reason != "WORKER_STOPPED", "it was the worker that ended the job"
+    assert kept(messages) == history(server, job), "the late report has changed something"
+    assert status(server, job).failure.reason != "TOO_LATE"
 
 
 @pytest.mark.parametrize("step", [{"result": {}}, {"fail": "FLAKY"}, {"release": 0}], ids=lambda step: list(step)[0])
@@ -282,6 +309,25 @@ def test_a_lost_connection_loses_neither_lease_nor_output(start_server, crew):
     assert (status(server, job).attempt, status(server, job).counted_attempts) == (1, 1)
     if crew.form == "work":
         assert {job.id: "RENEWED"} in [welcome["kept"] for welcome in worker.told("welcome")]
+    proxy.close()
+
+
+def test_a_connection_that_leads_nowhere_is_left_for_another(start_server, crew):
+    server = start_server("--lease-duration", "12s", "--heartbeat-interval", "0.5s", "--accept-timeout", "1s")
+    proxy = foreign.Proxy(server.address)
+    worker = crew.worker(proxy.address)
+    gate = crew.gate("go")
+    job = crew.job(server, {"output": "before, "}, {"wait_for": str(gate)}, {"output": "after"}, {"result": {}})
+    worker.tells("waiting", job=job.id)
+
+    proxy.swallow()
+    gate.touch()
+    later = crew.job(server, {"result": {}})
+    messages = watch(server, job)
+
+    assert states(messages) == ["PENDING", "RUNNING", "SUCCEEDED"] and rendered(messages) == "before, after"
+    assert states(watch(server, later)) == ["PENDING", "RUNNING", "SUCCEEDED"]
+    assert status(server, job).attempt == status(server, later).attempt == 1
     proxy.close()
 
 

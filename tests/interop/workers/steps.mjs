@@ -92,7 +92,10 @@ export class Worker {
   jobs = new Map();
   isDraining = false;
   interval = 1;
-  stub = this.connect(options.server);
+
+  constructor() {
+    this.reconnect();
+  }
 
   get isOver() {
     return this.isDraining && this.leases.size === 0;
@@ -106,9 +109,17 @@ export class Worker {
     return [...this.leases.values()].filter((lease) => !lease.isSilent).map(({ token }) => ({ lease_token: token }));
   }
 
+  /** Takes new connections: those that there are may lead nowhere. */
+  reconnect() {
+    this.stub = this.connect(options.server);
+    this.emitter = this.connect(options["emit-server"] ?? options.server);
+  }
+
   connect(address) {
     const backoff = { "grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 300 };
-    return new longhaul.v1.WorkerService(address, grpc.credentials.createInsecure(), backoff);
+    // Otherwise a new client would share the connection of an old one.
+    const own = { "grpc.use_local_subchannel_pool": 1 };
+    return new longhaul.v1.WorkerService(address, grpc.credentials.createInsecure(), { ...backoff, ...own });
   }
 
   take(assignment) {
@@ -154,6 +165,7 @@ export class Worker {
           tell("waiting", { job: lease.job, attempt: lease.attempt });
           if (!(await this.until(lease, () => existsSync(step.wait_for)))) throw new Stopped();
         } else if ("wait_for_cancel" in step) {
+          await this.flush(lease);
           tell("waiting", { job: lease.job, attempt: lease.attempt });
           await this.until(lease, () => lease.isStopped);
           throw new Stopped();

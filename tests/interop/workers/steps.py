@@ -66,17 +66,23 @@ class Worker:
 
     def __init__(self, options):
         self.options = options
-        self.stub = self.connect(options.server)
+        self.reconnect()
         self.leases = {}
         self.jobs = {}
         self.changed = threading.Condition(threading.RLock())
         self.draining = False
         self.interval = 1.0
 
+    def reconnect(self):
+        """Takes new connections: those that there are may lead nowhere."""
+        self.stub = self.connect(self.options.server)
+        self.emitter = self.connect(self.options.emit_server or self.options.server)
+
     @staticmethod
     def connect(address):
         backoff = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 300)]
-        return WorkerServiceStub(grpc.insecure_channel(address, backoff))
+        # Otherwise a new channel would share the connection of an old one.
+        return WorkerServiceStub(grpc.insecure_channel(address, [*backoff, ("grpc.use_local_subchannel_pool", 1)]))
 
     def take(self, assignment):
         lease = Lease(assignment)
@@ -120,6 +126,7 @@ class Worker:
                                 raise Stopped
                             time.sleep(0.02)
                     case {"wait_for_cancel": True}:
+                        self.flush(lease)
                         tell("waiting", job=lease.job, attempt=lease.attempt)
                         lease.stopped.wait()
                         raise Stopped

@@ -10,18 +10,19 @@ import { options, PAUSE, seconds, tell, Worker } from "./steps.mjs";
 export class StreamForm extends Worker {
   work = null;
   emit = null;
-  emitter = this.connect(options["emit-server"] ?? options.server);
 
   async serve() {
     this.keepEmitting();
     while (!this.isOver) {
-      this.received = 0;
+      this.received = this.unanswered = 0;
       const ended = this.open();
       const tokens = this.reports.map((report) => report.lease_token);
       this.say({ hello: { worker_id: options.name, kinds: [options.kind], lease_tokens: tokens } });
       for (const lease of this.leases.values()) if (lease.report) this.say(lease.report);
       this.offer();
       const beat = () => {
+        if (this.unanswered > 0) return this.leaveConnection();
+        this.unanswered += 1;
         this.say({ heartbeat: { reports: this.reports } });
         timer = setTimeout(beat, this.interval * 1000);
       };
@@ -35,8 +36,18 @@ export class StreamForm extends Worker {
   /** Opens a stream, and returns the promise of the status with which it ends. */
   open() {
     this.work = this.stub.Work();
-    this.work.on("data", (message) => this.receive(message));
+    this.work.on("data", (message) => {
+      this.unanswered = 0;
+      this.receive(message);
+    });
     return ended(this.work);
+  }
+
+  /** A heartbeat had no answer when the next was due. */
+  leaveConnection() {
+    this.reconnect();
+    this.work.cancel();
+    this.emit?.cancel();
   }
 
   say(message) {

@@ -14,12 +14,14 @@ class StreamForm(Worker):
     """A worker with one of each stream, which it opens again whenever they end."""
 
     def serve(self):
-        self.emitter = self.connect(self.options.emit_server or self.options.server)
+        self.emission = None
         threading.Thread(target=self.emit, daemon=True).start()
         while self.leases or not self.draining:
-            self.outbox, self.received = queue.SimpleQueue(), 0
+            self.outbox, self.received, self.unanswered = queue.SimpleQueue(), 0, 0
+            self.work = self.stub.Work(self.requests(self.outbox))
             try:
-                for message in self.stub.Work(self.requests(self.outbox)):
+                for message in self.work:
+                    self.unanswered = 0
                     self.receive(message)
                 tell("broken", stream="Work", code="OK")
             except grpc.RpcError as error:
@@ -43,10 +45,19 @@ class StreamForm(Worker):
                     return
                 yield message
             except queue.Empty:
+                if self.unanswered:
+                    return self.leave_connection()
+                self.unanswered += 1
                 beat = time.monotonic() + self.interval
                 with self.changed:
                     tokens = [lease.token for lease in self.leases.values() if not lease.is_silent]
                 yield WorkRequest(heartbeat=HeartbeatRequest(reports=[Report(lease_token=token) for token in tokens]))
+
+    def leave_connection(self):
+        """A heartbeat had no answer when the next was due."""
+        self.reconnect()
+        for stream in filter(None, (self.work, self.emission)):
+            stream.cancel()
 
     def say(self, **message):
         self.outbox.put(WorkRequest(**message))
@@ -123,7 +134,8 @@ class StreamForm(Worker):
     def emit(self):
         while True:
             try:
-                for answer in self.emitter.Emit(self.frames()):
+                self.emission = self.emitter.Emit(self.frames())
+                for answer in self.emission:
                     self.emitted(answer)
                 tell("broken", stream="Emit", code="OK")
             except grpc.RpcError as error:

@@ -8,7 +8,8 @@ import protobuf from "protobufjs";
 import { duration, options, PAUSE, seconds, tell, Worker } from "./steps.mjs";
 
 const TRANSIENT = ["UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN", "INTERNAL"].map((name) => grpc.status[name]);
-const TIMEOUT = 10_000; // Milliseconds for a call; what has no answer by then is repeated.
+const TIMEOUT = 3; // Seconds for a call; what has no answer by then is repeated over another connection.
+const LONG_POLL = 2; // Seconds that a call for jobs may take longer.
 
 // What an error says more than its status, which grpc-js leaves as it came.
 const { root: details } = protobuf.parse(`syntax = "proto3";
@@ -37,9 +38,9 @@ export class UnaryForm extends Worker {
         await sleep(10);
         continue;
       }
-      const request = { worker_id: options.name, kinds: [options.kind], max_jobs: this.freeSlots, wait: duration(5) };
+      const request = { worker_id: options.name, kinds: [options.kind], max_jobs: this.freeSlots, wait: duration(LONG_POLL) };
       try {
-        const answer = await this.once("LeaseJobs", request, (call) => (this.poll = call));
+        const answer = await this.once("LeaseJobs", request, LONG_POLL + TIMEOUT, (call) => (this.poll = call));
         this.interval = seconds(answer.terms.heartbeat_interval);
         // What comes too late for us is never accepted, and goes to somebody else.
         if (!this.isDraining) for (const assignment of answer.assignments) this.take(assignment);
@@ -56,10 +57,15 @@ export class UnaryForm extends Worker {
     this.poll?.cancel();
   }
 
-  once(method, request, started = () => {}) {
+  once(method, request, timeout = TIMEOUT, started = () => {}) {
+    const { stub } = this;
     return new Promise((resolve, reject) => {
-      const settle = (error, answer) => (error ? reject(error) : resolve(answer));
-      started(this.stub[method](request, { deadline: Date.now() + TIMEOUT }, settle));
+      const settle = (error, answer) => {
+        if (error?.code === grpc.status.DEADLINE_EXCEEDED && stub === this.stub) this.reconnect();
+        if (error) reject(error);
+        else resolve(answer);
+      };
+      started(stub[method](request, { deadline: Date.now() + timeout * 1000 }, settle));
     });
   }
 

@@ -16,8 +16,10 @@ TRANSIENT = {
     grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN,
     grpc.StatusCode.INTERNAL,
 }
-TIMEOUT = 10
-"""Seconds for a call; what has no answer by then is repeated."""
+TIMEOUT = 3
+"""Seconds for a call; what has no answer by then is repeated over another connection."""
+LONG_POLL = 2
+"""Seconds that a call for jobs may take longer."""
 
 
 class Refused(Exception):
@@ -39,8 +41,9 @@ class UnaryForm(Worker):
                     self.changed.wait(0.1)
                 continue
             request = LeaseJobsRequest(worker_id=self.options.name, kinds=[self.options.kind], max_jobs=free)
-            request.wait.FromSeconds(5)
-            self.poll = self.stub.LeaseJobs.future(request, timeout=TIMEOUT)
+            request.wait.FromSeconds(LONG_POLL)
+            stub = self.stub
+            self.poll = stub.LeaseJobs.future(request, timeout=LONG_POLL + TIMEOUT)
             try:
                 answer = self.poll.result()
                 self.interval = answer.terms.heartbeat_interval.ToTimedelta().total_seconds()
@@ -50,8 +53,7 @@ class UnaryForm(Worker):
             except grpc.FutureCancelledError:
                 pass
             except grpc.RpcError as error:
-                tell("broken", stream="LeaseJobs", code=error.code().name)
-                time.sleep(PAUSE)
+                self.broken("LeaseJobs", error, stub)
         with self.changed:
             while self.leases:
                 self.changed.wait(0.1)
@@ -60,19 +62,26 @@ class UnaryForm(Worker):
         if self.poll:
             self.poll.cancel()
 
+    def broken(self, method, error, stub):
+        """Gets ready for another try."""
+        tell("broken", stream=method, code=error.code().name)
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and stub is self.stub:
+            self.reconnect()
+        time.sleep(PAUSE)
+
     def call(self, method, request):
         """Repeats a call until it has an answer."""
         while True:
+            stub = self.stub
             try:
-                return method(request, timeout=TIMEOUT)
+                return getattr(stub, method)(request, timeout=TIMEOUT)
             except grpc.RpcError as error:
                 if error.code() not in TRANSIENT:
                     raise Refused(reason_of(error)) from error
-                tell("broken", stream=type(request).__name__, code=error.code().name)
-                time.sleep(PAUSE)
+                self.broken(method, error, stub)
 
     def heartbeat(self, reports):
-        answer = self.call(self.stub.Heartbeat, HeartbeatRequest(reports=reports))
+        answer = self.call("Heartbeat", HeartbeatRequest(reports=reports))
         assert [d.lease_token for d in answer.directives] == [r.lease_token for r in reports], "directives out of order"
         for directive in answer.directives:
             if lease := self.leases.get(directive.lease_token):
@@ -97,14 +106,14 @@ class UnaryForm(Worker):
         output += data
         lease.logs += [log] if log else []
         try:
-            answer = self.call(self.stub.AppendOutput, request)
+            answer = self.call("AppendOutput", request)
             lease.durable[channel], lease.durable_logs = answer.durable_bytes, answer.durable_logs
         except Refused as refusal:
             tell("refused", job=lease.job, what="append", reason=str(refusal))
             lease.refusal = str(refusal)
 
     def end(self, lease, what, request, twice=False):
-        method = {"complete": self.stub.CompleteJob, "fail": self.stub.FailJob, "release": self.stub.ReleaseJob}[what]
+        method = {"complete": "CompleteJob", "fail": "FailJob", "release": "ReleaseJob"}[what]
         try:
             answer = json_format.MessageToDict(self.call(method, request))
             tell("reported", job=lease.job, what=what, **answer)
