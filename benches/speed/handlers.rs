@@ -3,7 +3,7 @@
 use crate::roles::{WORKER_THREADS, announce};
 use async_trait::async_trait;
 use bytes::Bytes;
-use longhaul::cli::serve;
+use longhaul::cli::{logs, serve};
 use longhaul::cli::settings::Options;
 use longhaul::clock::{Clock as _, SystemClock};
 use longhaul::job::{Failure, Progress};
@@ -38,7 +38,7 @@ pub async fn serve(folder: PathBuf) -> anyhow::Result<()> {
         ..Default::default()
     };
     let settings = settings.settle()?;
-    serve::log(&settings)?;
+    logs::begin(&settings.log, settings.log_format)?;
     let registry = Registry::default().with("noop", Noop).with("ticks", Ticks).with("flood", Flood);
     let running = serve::start(settings, registry).await?;
     announce(running.address());

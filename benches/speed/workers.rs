@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tonic::transport::Channel;
 
-const KIND: &str = "elsewhere";
+pub const KIND: &str = "elsewhere";
 const SLOTS: usize = 64;
 /// The jobs of a batch with which a queue is filled.
-const BATCH: usize = 1_000;
+pub const BATCH: usize = 1_000;
 /// Bytes of a chunk of output: a few tokens.
 const CHUNK_BYTES: usize = 32;
 /// How many connections idle workers share; each has a stream of its own.
@@ -78,7 +78,7 @@ impl Handler for Told {
 }
 
 /// Counts the jobs that come.
-struct Counted(Arc<AtomicUsize>);
+pub struct Counted(pub Arc<AtomicUsize>);
 
 #[async_trait]
 impl Handler for Counted {
@@ -88,7 +88,7 @@ impl Handler for Counted {
     }
 }
 
-async fn worker(address: SocketAddr, handler: impl Handler) -> anyhow::Result<Pool<RemoteSource>> {
+pub async fn worker(address: SocketAddr, handler: impl Handler) -> anyhow::Result<Pool<RemoteSource>> {
     let channel = connect(address, 1).await?.remove(0);
     let identity =
         Identity { worker_id: "bench".into(), kinds: vec![KIND.into()], labels: Default::default() };

@@ -12,7 +12,7 @@ mod follow;
 mod history;
 mod lines;
 mod list;
-mod logs;
+pub mod logs;
 mod program;
 mod retry;
 pub mod serve;

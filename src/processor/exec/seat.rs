@@ -17,6 +17,8 @@ use tokio::net::UnixDatagram;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
+/// What a program may write between two jobs: more than its pipes hold is a flood.
+const PASSED_OVER_MAX: usize = 256 << 10;
 /// A warden's reports are small.
 const REPORT_BYTES_MAX: usize = 4 << 10;
 
@@ -79,13 +81,17 @@ impl Seat {
         if self.pipes.is_some() && self.warden.try_report()?.is_some() {
             self.pipes = None;
         }
-        let mut passed_over = [0; 4 << 10];
-        if let Some(pipes) = &self.pipes {
-            for pipe in [&pipes.stdout, &pipes.stderr] {
-                while pipe.try_read(&mut passed_over).is_ok_and(|read| read > 0) {}
+        let Some(pipes) = &self.pipes else { return Ok(false) };
+        let (mut buffer, mut passed_over) = ([0; 4 << 10], 0);
+        for pipe in [&pipes.stdout, &pipes.stderr] {
+            while let Ok(read @ 1..) = pipe.try_read(&mut buffer) {
+                passed_over += read;
+                if passed_over > PASSED_OVER_MAX {
+                    return Err(io::Error::other("the program writes without end between its jobs"));
+                }
             }
         }
-        Ok(self.pipes.is_some())
+        Ok(true)
     }
 }
 
