@@ -57,6 +57,7 @@ impl Fake {
             attempt,
             input: Bytes::copy_from_slice(input.as_bytes()),
             deadline: None,
+            trace: None,
         };
         let token = LeaseToken { job: id, epoch: attempt, secret: 7 };
         self.0.orders.lock().push(orders.clone());

@@ -67,6 +67,7 @@ fn leased_job(leased: Leased) -> LeasedJob {
     let assignment = Assignment {
         id: snapshot.job.id,
         attempt: snapshot.job.attempt,
+        trace: snapshot.trace,
         deadline: snapshot.job.attempt_deadline(),
         kind: snapshot.job.kind,
         input: snapshot.input.unwrap_or_default(),
