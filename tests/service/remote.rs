@@ -1,5 +1,8 @@
 //! Our own worker elsewhere: the loop of the server's slots, over the wire.
 
+mod breaks;
+mod same;
+
 use crate::support::puppet::{Act, KIND, Strings, puppet};
 use crate::support::*;
 use longhaul::cli::settings::Time;
@@ -13,14 +16,18 @@ use tonic::transport::Endpoint;
 
 /// A server without slots, and a worker beside it whose handler does what it is told.
 async fn elsewhere() -> (Server, Pool<RemoteSource>, Strings) {
-    let server = Server::with(processor::built_in(), |options| {
-        options.slots = Some(0);
-        options.lease_duration = Some(Time(Duration::from_secs(3)));
-    })
-    .await;
+    let server = without_slots().await;
     let (handler, strings) = puppet();
     let pool = worker(&server, Registry::default().with(KIND, handler));
     (server, pool, strings)
+}
+
+async fn without_slots() -> Server {
+    Server::with(processor::built_in(), |options| {
+        options.slots = Some(0);
+        options.lease_duration = Some(Time(Duration::from_secs(3)));
+    })
+    .await
 }
 
 fn worker(server: &Server, registry: Registry) -> Pool<RemoteSource> {

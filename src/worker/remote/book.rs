@@ -4,6 +4,7 @@
 //! stream takes it. So what is here is bounded by the leases, however long a server does not read.
 
 mod emit;
+mod said;
 mod work;
 
 use super::Identity;
