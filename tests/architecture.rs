@@ -31,7 +31,11 @@ const ROOMS: &[Room] = &[
         never: &["rusqlite", "tonic", "prost", "hyper", "clap"],
     },
     // The one part of a room that knows more: a source of jobs elsewhere.
-    Room { name: "worker/remote", may: &["engine", "job", "proto"], never: &["rusqlite", "hyper", "clap"] },
+    Room {
+        name: "worker/remote",
+        may: &["engine", "job", "clock", "proto"],
+        never: &["rusqlite", "hyper", "clap"],
+    },
     Room {
         name: "processor",
         may: &["worker", "job"],

@@ -3,8 +3,8 @@
 use crate::roles::{WORKER_THREADS, announce};
 use async_trait::async_trait;
 use bytes::Bytes;
-use longhaul::cli::{logs, serve};
 use longhaul::cli::settings::Options;
+use longhaul::cli::{logs, serve};
 use longhaul::clock::{Clock as _, SystemClock};
 use longhaul::job::{Failure, Progress};
 use longhaul::worker::{Context, Handler, Registry};

@@ -43,7 +43,7 @@ pub enum Programs {
 pub async fn run(order: Programs) -> anyhow::Result<f64> {
     match order {
         Programs::Bare(address, jobs) => {
-            let _pool = worker(address, Counted(Arc::default())).await?;
+            let _pool = worker(address, Counted(Arc::default()))?;
             carried(address, jobs).await
         }
         Programs::Persistent(address, jobs) => {
@@ -102,8 +102,10 @@ async fn fill(client: &mut JobServiceClient<Channel>, count: usize) -> anyhow::R
 
 async fn succeeded(client: &mut JobServiceClient<Channel>, wanted: usize) -> anyhow::Result<()> {
     loop {
-        let counts = client.count_jobs(CountJobsRequest { kinds: vec![KIND.into()] }).await?.into_inner().counts;
-        let of = |state| counts.iter().find(|count| count.state() == state).map_or(0, |count| count.jobs as usize);
+        let counts =
+            client.count_jobs(CountJobsRequest { kinds: vec![KIND.into()] }).await?.into_inner().counts;
+        let of =
+            |state| counts.iter().find(|count| count.state() == state).map_or(0, |count| count.jobs as usize);
         ensure!(of(job::State::Failed) == 0, "jobs have failed");
         if of(job::State::Succeeded) == wanted {
             return Ok(());
@@ -120,7 +122,10 @@ fn alone(count: usize) -> anyhow::Result<f64> {
         let runners: Vec<_> = (0..PROCESSES)
             .map(|_| {
                 scope.spawn(|| -> anyhow::Result<()> {
-                    while left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+                    while left
+                        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+                        .is_ok()
+                    {
                         let mut child = script().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
                         child.stdin.take().context("a pipe")?.write_all(b"{}\n")?;
                         ensure!(child.wait_with_output()?.status.success());
@@ -171,15 +176,27 @@ impl Run<'_> {
             let by_programs = measured(&|address| Programs::Persistent(address, few * 10_000))?;
             let alone = measured(&|_| Programs::Alone(few * 2_000))?;
             let by_processes = measured(&|address| Programs::Fresh(address, few * 2_000))?;
-            println!("  round {round}: {bare:.0} bare, {by_programs:.0} by programs; {alone:.0} processes, {by_processes:.0} by them");
+            println!(
+                "  round {round}: {bare:.0} bare, {by_programs:.0} by programs; {alone:.0} processes, {by_processes:.0} by them"
+            );
             persistent.push((bare, by_programs));
             fresh.push((alone, by_processes));
         }
         let ratio = |pairs: &[(f64, f64)]| median(pairs.iter().map(|(one, other)| one / other));
         let second = |pairs: &[(f64, f64)]| median(pairs.iter().map(|pair| pair.1));
-        report.at_most("time of a job by a persistent program, of a handler's", ratio(&persistent), 1.3, Unit::Times);
+        report.at_most(
+            "time of a job by a persistent program, of a handler's",
+            ratio(&persistent),
+            1.3,
+            Unit::Times,
+        );
         report.beside("the same", Unit::PerSecond("jobs").show(second(&persistent)));
-        report.at_least("jobs by a process each, of the processes alone", 1.0 / ratio(&fresh), 0.8, Unit::Percent);
+        report.at_least(
+            "jobs by a process each, of the processes alone",
+            1.0 / ratio(&fresh),
+            0.8,
+            Unit::Percent,
+        );
         report.beside("the same", Unit::PerSecond("jobs").show(second(&fresh)));
         Ok(())
     }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 pub const KIND: &str = "elsewhere";
 const SLOTS: usize = 64;
@@ -88,11 +88,10 @@ impl Handler for Counted {
     }
 }
 
-pub async fn worker(address: SocketAddr, handler: impl Handler) -> anyhow::Result<Pool<RemoteSource>> {
-    let channel = connect(address, 1).await?.remove(0);
-    let identity =
-        Identity { worker_id: "bench".into(), kinds: vec![KIND.into()], labels: Default::default() };
-    Ok(Pool::start(RemoteSource::start(channel, identity), Registry::default().with(KIND, handler), SLOTS))
+pub fn worker(address: SocketAddr, handler: impl Handler) -> anyhow::Result<Pool<RemoteSource>> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+    let identity = Identity { worker_id: "bench".into(), ..Default::default() };
+    Ok(Pool::start(RemoteSource::start(endpoint, identity), Registry::default().with(KIND, handler), SLOTS))
 }
 
 async fn jobs(address: SocketAddr) -> anyhow::Result<JobServiceClient<Channel>> {
@@ -106,7 +105,7 @@ async fn carry(address: SocketAddr, count: usize) -> anyhow::Result<Figures> {
     }
     let carried = Arc::new(AtomicUsize::new(0));
     let began = Instant::now();
-    let pool = worker(address, Counted(Arc::clone(&carried))).await?;
+    let pool = worker(address, Counted(Arc::clone(&carried)))?;
     while carried.load(Ordering::Relaxed) < count {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -123,7 +122,7 @@ async fn carry(address: SocketAddr, count: usize) -> anyhow::Result<Figures> {
 async fn deliver(address: SocketAddr, count: usize) -> anyhow::Result<Figures> {
     let mut client = jobs(address).await?;
     let (sender, mut told) = unbounded_channel();
-    let pool = worker(address, Told(sender, false)).await?;
+    let pool = worker(address, Told(sender, false))?;
     let mut times = Vec::with_capacity(count);
     for _ in 0..count {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -139,7 +138,7 @@ async fn deliver(address: SocketAddr, count: usize) -> anyhow::Result<Figures> {
 async fn cancel(address: SocketAddr, count: usize) -> anyhow::Result<Figures> {
     let mut client = jobs(address).await?;
     let (sender, mut told) = unbounded_channel();
-    let pool = worker(address, Told(sender, true)).await?;
+    let pool = worker(address, Told(sender, true))?;
     let mut times = Vec::with_capacity(count);
     for _ in 0..count {
         let job_id = client.start_job(wish(KIND)).await?.into_inner().id;

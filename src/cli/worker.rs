@@ -75,19 +75,15 @@ impl Worker {
         })?;
         let program = usage(|| self.program.settle())?;
         let name = self.name.unwrap_or_else(own_name);
-        let channel = connect::endpoint(&self.server)?.connect_lazy();
-        let identity = Identity {
-            worker_id: name.clone(),
-            kinds: self.kinds.clone(),
-            labels: self.labels.into_iter().collect(),
-        };
+        let endpoint = connect::endpoint(&self.server)?;
+        let identity = Identity { worker_id: name.clone(), labels: self.labels.into_iter().collect() };
         let exec = Exec::new(program, MYSELF);
         let registry =
             self.kinds.iter().fold(Registry::default(), |registry, kind| registry.with(kind, exec.clone()));
 
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        let pool = Pool::start(RemoteSource::start(channel, identity), registry, slots);
+        let pool = Pool::start(RemoteSource::start(endpoint, identity), registry, slots);
         print_line(&format!(
             "longhaul worker {name}: {} in {slots} slots, of {}",
             self.kinds.join(", "),

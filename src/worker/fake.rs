@@ -57,6 +57,7 @@ impl Fake {
             attempt,
             input: Bytes::copy_from_slice(input.as_bytes()),
             deadline: None,
+            trace: None,
         };
         let token = LeaseToken { job: id, epoch: attempt, secret: 7 };
         self.0.orders.lock().push(orders.clone());
@@ -164,6 +165,10 @@ impl JobSource for Fake {
 
     async fn fail(&self, _: &LeaseToken, failure: Option<Failure>) -> Result<(), Error> {
         self.say_end(failure.map_or(Said::Stopped, Said::Failed))
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::default()
     }
 
     async fn interrupt(&self, _: &LeaseToken) -> Result<(), Error> {

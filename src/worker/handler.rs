@@ -2,7 +2,7 @@
 
 use super::source::{Assignment, Error, JobSource};
 use crate::job::limits::*;
-use crate::job::{Failure, LeaseToken, LogLevel, LogLine, Metrics, Progress, reason};
+use crate::job::{Failure, LeaseToken, LogLevel, LogLine, Metrics, Progress, Timestamp, reason};
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -121,18 +121,29 @@ impl Context {
 
     /// Shows how far the attempt has come.
     pub fn progress(&self, progress: Progress) -> Result<(), Failure> {
-        let text = |text: String| truncated(text, STAGE_CHARACTERS_MAX);
-        let progress = Progress { stage: text(progress.stage), unit: text(progress.unit), ..progress };
+        let progress = Progress {
+            fraction: progress.fraction.filter(|fraction| !fraction.is_nan()),
+            stage: truncated(progress.stage, STAGE_CHARACTERS_MAX),
+            completed: progress.completed.max(0),
+            total: progress.total.map(|total| total.max(0)),
+            unit: truncated(progress.unit, NAME_CHARACTERS_MAX),
+            ..progress
+        };
         self.source.report(&self.token, Some(progress), Metrics::new()).map_err(failure_of)
     }
 
-    /// Shows measurements; those of other names stay as they are. At most 64 names are kept.
-    pub fn metrics(&self, metrics: Metrics) -> Result<(), Failure> {
-        if metrics.len() > METRICS_MAX
-            || metrics.keys().any(|name| name.chars().count() > NAME_CHARACTERS_MAX)
-        {
+    /// The moment that is so far away, for what is expected to end then.
+    pub fn expected_time(&self, left: Duration) -> Timestamp {
+        self.source.now().after(left)
+    }
+
+    /// Shows measurements; those of other names stay as they are. At most 64 names are kept, and no value that is no number.
+    pub fn metrics(&self, mut metrics: Metrics) -> Result<(), Failure> {
+        metrics.retain(|_, value| value.is_finite());
+        let is_name = |name: &String| (1..=NAME_CHARACTERS_MAX).contains(&name.chars().count());
+        if metrics.len() > METRICS_MAX || !metrics.keys().all(is_name) {
             let text =
-                format!("at most {METRICS_MAX} metrics with names of {NAME_CHARACTERS_MAX} characters");
+                format!("at most {METRICS_MAX} metrics with names of 1 to {NAME_CHARACTERS_MAX} characters");
             return Err(Failure::new(reason::HANDLER_ERROR, text).permanent());
         }
         self.source.report(&self.token, None, metrics).map_err(failure_of)
@@ -151,6 +162,10 @@ impl Context {
 
     /// Writes to a channel of the output; the empty one is the main output.
     pub async fn output_to(&self, channel: &str, data: impl Into<Bytes>) -> Result<(), Failure> {
+        if channel.chars().count() > CHANNEL_CHARACTERS_MAX {
+            let text = format!("a channel's name has at most {CHANNEL_CHARACTERS_MAX} characters");
+            return Err(Failure::new(reason::HANDLER_ERROR, text).permanent());
+        }
         self.source.append_output(&self.token, channel, data.into()).await.map_err(failure_of)
     }
 
@@ -185,9 +200,10 @@ pub fn invalid_input(message: impl Into<String>) -> Failure {
 }
 
 /// What a handler fails of when it cannot say something.
-fn failure_of(error: Error) -> Failure {
+pub(super) fn failure_of(error: Error) -> Failure {
     match error {
         Error::OutputLimit(message) => Failure::new("OUTPUT_LIMIT", message).permanent(),
+        Error::OutputConflict(message) => Failure::new("OUTPUT_CONFLICT", message),
         error @ (Error::Transient(_) | Error::Lost(_) | Error::Cancelled(_) | Error::Refused(_)) => {
             Failure::new(reason::HANDLER_ERROR, format!("a report was refused: {error}"))
         }

@@ -2,7 +2,7 @@
 
 use super::source::{Assignment, Error, JobSource, LeasedJob};
 use crate::engine::{Engine, Leased, Worker};
-use crate::job::{Failure, LeaseToken, LogLine, Metrics, Progress};
+use crate::job::{Failure, LeaseToken, LogLine, Metrics, Progress, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -56,6 +56,10 @@ impl JobSource for LocalSource {
         Ok(())
     }
 
+    fn now(&self) -> Timestamp {
+        self.engine.now()
+    }
+
     async fn interrupt(&self, token: &LeaseToken) -> Result<(), Error> {
         self.engine.interrupt(token).await?;
         Ok(())
@@ -67,6 +71,7 @@ fn leased_job(leased: Leased) -> LeasedJob {
     let assignment = Assignment {
         id: snapshot.job.id,
         attempt: snapshot.job.attempt,
+        trace: snapshot.trace,
         deadline: snapshot.job.attempt_deadline(),
         kind: snapshot.job.kind,
         input: snapshot.input.unwrap_or_default(),

@@ -3,8 +3,10 @@
 //! It knows neither the store nor the protocol. Where its jobs come from is the source's affair, what they do is their
 //! handler's.
 
+mod backoff;
 #[cfg(test)]
 pub mod fake;
+mod form;
 mod handler;
 mod local;
 mod remote;
@@ -16,8 +18,8 @@ pub use remote::{Identity, RemoteSource};
 pub use source::{Assignment, Error, JobSource, LeasedJob};
 
 use crate::engine::Order;
-use crate::job::limits::RESULT_BYTES_MAX;
 use crate::job::{Failure, LeaseToken, reason};
+use backoff::Backoff;
 use bytes::Bytes;
 use std::any::Any;
 use std::future::poll_fn;
@@ -30,8 +32,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long to wait before something that failed on the way to the source is tried again: the first time, and at most.
-const TRY_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// How long what is still to be said may take once the process is about to stop: a source that is away is not waited for,
+/// since its leases end by themselves.
+const PARTING_TIME: Duration = Duration::from_secs(3);
 
 /// A number of slots that run the jobs of one source, each in a task of its own.
 #[derive(Debug)]
@@ -72,14 +75,18 @@ impl<S: JobSource> Pool<S> {
         pool
     }
 
-    /// Leases no more jobs, waits for those that run, and after `time` gives back what still does.
+    /// Leases no more jobs, waits for those that run, and after `time` gives back what still does. Ends a few seconds after
+    /// that, whatever becomes of it.
     pub async fn drain(&self, time: Duration) {
         self.draining.cancel();
-        self.source.drain();
         self.tasks.close();
-        if tokio::time::timeout(time, self.tasks.wait()).await.is_err() {
+        let mut ended = pin!(async { tokio::join!(self.tasks.wait(), self.source.drain()) });
+        if tokio::time::timeout(time, ended.as_mut()).await.is_err() {
             self.stopping.cancel();
-            self.tasks.wait().await;
+            // Each job has an end of its own to that, but for a handler that blocks its thread.
+            if tokio::time::timeout(2 * PARTING_TIME, ended).await.is_err() {
+                tracing::warn!("a handler does not stop; it is not waited for");
+            }
         }
     }
 }
@@ -97,7 +104,7 @@ impl<S: JobSource> Worker<S> {
     /// Leases a job for each free slot. While one call is under way the slots that become free gather for the next.
     async fn lease_forever(&self) {
         let kinds = self.registry.kinds();
-        let mut pause = TRY_AGAIN.0;
+        let mut backoff = Backoff::default();
         loop {
             let Ok(first) = Arc::clone(&self.slots).acquire_owned().await else { return };
             let mut slots = vec![first];
@@ -106,7 +113,7 @@ impl<S: JobSource> Worker<S> {
             }
             match self.source.lease(&kinds, slots.len()).await {
                 Ok(leased) => {
-                    pause = TRY_AGAIN.0;
+                    backoff = Backoff::default();
                     for (job, slot) in leased.into_iter().zip(slots) {
                         let running = Running {
                             source: Arc::clone(&self.source),
@@ -121,8 +128,7 @@ impl<S: JobSource> Worker<S> {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "no jobs can be leased; trying again");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(TRY_AGAIN.1);
+                    backoff.pause().await;
                 }
             }
         }
@@ -148,39 +154,49 @@ enum Ended {
 
 impl<S: JobSource> Running<S> {
     async fn run(&self, job: LeasedJob) {
-        let token = job.token;
-        let context = Context::new(job.assignment, token, Arc::clone(&self.source) as Arc<dyn JobSource>);
+        // The orders are held to the end: by them the source knows that somebody works under the lease.
+        let LeasedJob { assignment, token, orders } = job;
+        let context = Context::new(assignment, token, Arc::clone(&self.source) as Arc<dyn JobSource>);
         let cancelled = context.cancelled();
         let ended = match self.registry.get(&context.assignment.kind) {
             None => Ended::Returned(Err(Failure::new(reason::HANDLER_ERROR, "no handler for this kind"))),
-            Some(handler) => self.supervise(handler.as_ref(), &context, job.orders).await,
+            Some(handler) => self.supervise(handler.as_ref(), &context, orders.clone()).await,
         };
         match ended {
-            Ended::Returned(_) if cancelled.is_cancelled() => {
-                self.record(&token, || self.source.fail(&token, None)).await.ok();
-            }
-            Ended::Returned(Ok(result)) if result.len() > RESULT_BYTES_MAX => {
-                let text = format!("the result is {} bytes; the limit is {RESULT_BYTES_MAX}", result.len());
-                let failure = Failure::new("RESULT_TOO_LARGE", text).permanent();
-                self.record(&token, || self.source.fail(&token, Some(failure.clone()))).await.ok();
-            }
-            Ended::Returned(Ok(result)) => {
-                let recorded = self.record(&token, || self.source.complete(&token, result.clone())).await;
-                let failure = match recorded {
-                    Err(Error::Refused(why)) => Some(Failure::new(reason::INVALID_RESULT, why).permanent()),
-                    // The order was still on its way.
-                    Err(Error::Cancelled(_)) => None,
-                    Ok(()) | Err(Error::Transient(_) | Error::Lost(_) | Error::OutputLimit(_)) => return,
-                };
-                self.record(&token, || self.source.fail(&token, failure.clone())).await.ok();
-            }
-            Ended::Returned(Err(failure)) => {
-                self.record(&token, || self.source.fail(&token, Some(failure.clone()))).await.ok();
-            }
+            Ended::Returned(_) if cancelled.is_cancelled() => self.fail(&token, None).await,
+            Ended::Returned(Ok(result)) => match form::check_result(&result) {
+                Ok(()) => self.complete(&token, result).await,
+                Err(failure) => self.fail(&token, Some(failure)).await,
+            },
+            Ended::Returned(Err(failure)) => self.fail(&token, Some(form::failure(failure))).await,
             Ended::Interrupted => {
                 self.record(&token, || self.source.interrupt(&token)).await.ok();
             }
             Ended::Lost => {}
+        }
+    }
+
+    /// Records success, or why it is none.
+    async fn complete(&self, token: &LeaseToken, result: Bytes) {
+        match self.record(token, || self.source.complete(token, result.clone())).await {
+            Err(Error::Refused(why)) => {
+                self.fail(token, Some(Failure::new(reason::INVALID_RESULT, why).permanent())).await;
+            }
+            Err(error @ (Error::OutputLimit(_) | Error::OutputConflict(_))) => {
+                self.fail(token, Some(handler::failure_of(error))).await;
+            }
+            // The order was still on its way.
+            Err(Error::Cancelled(_)) => self.fail(token, None).await,
+            Ok(()) | Err(Error::Transient(_) | Error::Lost(_)) => {}
+        }
+    }
+
+    /// Records a failure. Where it is refused, its details are to blame, and it is recorded without them.
+    async fn fail(&self, token: &LeaseToken, failure: Option<Failure>) {
+        let recorded = self.record(token, || self.source.fail(token, failure.clone())).await;
+        if let (Err(Error::Refused(_)), Some(failure)) = (recorded, failure) {
+            let bare = Failure { details: None, ..failure };
+            self.record(token, || self.source.fail(token, Some(bare.clone()))).await.ok();
         }
     }
 
@@ -217,25 +233,40 @@ impl<S: JobSource> Running<S> {
         }
     }
 
-    /// Records the end of an attempt, again and again while it is not known to be recorded.
+    /// Records the end of an attempt, again and again while it is not known to be recorded; not for long, once the process
+    /// is about to stop.
     async fn record<F: Future<Output = Result<(), Error>>>(
         &self,
         token: &LeaseToken,
         report: impl Fn() -> F,
     ) -> Result<(), Error> {
-        let mut pause = TRY_AGAIN.0;
+        let parted = async {
+            self.stopping.cancelled().await;
+            tokio::time::sleep(PARTING_TIME).await;
+        };
+        let recorded = tokio::select! {
+            biased;
+            recorded = self.recorded(token, report) => recorded,
+            () = parted => Err(Error::Transient("the source did not answer".to_owned())),
+        };
+        recorded.inspect_err(|error| {
+            tracing::info!(%error, job = %token.job, "the end of an attempt was not recorded");
+        })
+    }
+
+    async fn recorded<F: Future<Output = Result<(), Error>>>(
+        &self,
+        token: &LeaseToken,
+        report: impl Fn() -> F,
+    ) -> Result<(), Error> {
+        let mut backoff = Backoff::default();
         loop {
             match report().await {
-                Ok(()) => return Ok(()),
                 Err(error @ Error::Transient(_)) if !self.stopping.is_cancelled() => {
                     tracing::warn!(%error, job = %token.job, "the end of an attempt is recorded again");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(TRY_AGAIN.1);
+                    backoff.pause().await;
                 }
-                Err(error) => {
-                    tracing::info!(%error, job = %token.job, "the end of an attempt was not recorded");
-                    return Err(error);
-                }
+                recorded => return recorded,
             }
         }
     }

@@ -4,34 +4,37 @@
 //! that breaks costs nothing but time.
 
 mod book;
+mod connection;
 mod messages;
 mod output;
 mod streams;
 
 use super::source::{Error, JobSource, LeasedJob};
-use crate::job::{Failure, LeaseToken, LogLine, Metrics, Progress};
+use crate::clock::{Clock as _, SystemClock};
+use crate::job::{Failure, LeaseToken, LogLine, Metrics, Progress, Timestamp};
 use crate::proto::complete_job_request::Outcome;
-use crate::proto::worker_service_client::WorkerServiceClient;
 use crate::proto::{self, work_request::Message};
 use async_trait::async_trait;
 use book::Book;
 use bytes::Bytes;
+use connection::Connection;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::sync::DropGuard;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
-/// The largest message that is taken: an assignment has an input of 1 MiB at most.
-const MESSAGE_BYTES_MAX: usize = 8 << 20;
+/// How long a server has to take back jobs that nobody has taken.
+const GIVE_BACK_TIME: Duration = Duration::from_secs(3);
+/// How often a connection that was left is looked at until it is gone.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Who a worker is.
 #[derive(Clone, Debug, Default)]
 pub struct Identity {
     /// Its own name, for people and for the history.
     pub worker_id: String,
-    /// The kinds that it can run.
-    pub kinds: Vec<String>,
     /// Its own tags, for people.
     pub labels: BTreeMap<String, String>,
 }
@@ -40,28 +43,35 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct RemoteSource {
     book: Arc<Book>,
+    clock: SystemClock,
     _running: DropGuard,
 }
 
 impl RemoteSource {
-    /// Takes jobs from the server behind `channel`, which may still be to come. Must be called in a tokio runtime.
-    pub fn start(channel: Channel, identity: Identity) -> Self {
+    /// Takes jobs from the server at `endpoint`, which may still be to come. Must be called in a tokio runtime.
+    ///
+    /// An endpoint and not a connection, since one over which nothing comes any more is left for another.
+    pub fn start(endpoint: Endpoint, identity: Identity) -> Self {
+        let endpoint = endpoint.http2_keep_alive_interval(KEEPALIVE);
+        Self::dialing(move || endpoint.connect_lazy(), identity)
+    }
+
+    fn dialing(dial: impl Fn() -> Channel + Send + Sync + 'static, identity: Identity) -> Self {
         let book = Arc::new(Book::new(identity));
-        let client = WorkerServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let connection = Arc::new(Connection::new(dial));
         let running = CancellationToken::new();
-        tokio::spawn(
-            running.clone().run_until_cancelled_owned(streams::work(Arc::clone(&book), client.clone())),
-        );
-        tokio::spawn(running.clone().run_until_cancelled_owned(streams::emit(Arc::clone(&book), client)));
-        Self { book, _running: running.drop_guard() }
+        let work = streams::work(Arc::clone(&book), Arc::clone(&connection));
+        let emit = streams::emit(Arc::clone(&book), connection);
+        tokio::spawn(running.clone().run_until_cancelled_owned(work));
+        tokio::spawn(running.clone().run_until_cancelled_owned(emit));
+        Self { book, clock: SystemClock::new(), _running: running.drop_guard() }
     }
 }
 
 #[async_trait]
 impl JobSource for RemoteSource {
-    /// The kinds are those that the worker has introduced itself with.
-    async fn lease(&self, _: &Arc<[String]>, count: usize) -> Result<Vec<LeasedJob>, Error> {
-        self.book.lease(count).await
+    async fn lease(&self, kinds: &Arc<[String]>, count: usize) -> Result<Vec<LeasedJob>, Error> {
+        self.book.lease(kinds, count).await
     }
 
     fn report(&self, token: &LeaseToken, progress: Option<Progress>, metrics: Metrics) -> Result<(), Error> {
@@ -69,7 +79,7 @@ impl JobSource for RemoteSource {
     }
 
     async fn enter_stage(&self, token: &LeaseToken, name: String) -> Result<(), Error> {
-        self.book.enter_stage(token, name)
+        self.book.enter_stage(token, name).await
     }
 
     async fn append_output(&self, token: &LeaseToken, channel: &str, data: Bytes) -> Result<(), Error> {
@@ -82,7 +92,7 @@ impl JobSource for RemoteSource {
 
     async fn complete(&self, token: &LeaseToken, result: Bytes) -> Result<(), Error> {
         // The server waits for output that is still on its way; lines of the log it does not count.
-        let output_bytes = self.book.flushed(token, |output| !output.has_lines()).await?;
+        let output_bytes = self.book.completed(token).await?;
         let complete = proto::CompleteJobRequest {
             lease_token: token.to_string(),
             outcome: Some(Outcome::ResultJson(String::from_utf8_lossy(&result).into_owned())),
@@ -94,19 +104,26 @@ impl JobSource for RemoteSource {
 
     async fn fail(&self, token: &LeaseToken, failure: Option<Failure>) -> Result<(), Error> {
         // Output that could not be recorded may well be what the attempt failed of.
-        let _ = self.book.flushed(token, |output| output.is_empty()).await;
+        let _ = self.book.emitted(token).await;
         let failure = failure.map(messages::failure);
         let fail = proto::FailJobRequest { lease_token: token.to_string(), failure, retry_delay: None };
         self.book.end(token, Message::Fail(fail)).await
     }
 
-    async fn interrupt(&self, token: &LeaseToken) -> Result<(), Error> {
-        let reason = "the worker stops".to_owned();
-        let release = proto::ReleaseJobRequest { lease_token: token.to_string(), reason, delay: None };
-        self.book.end(token, Message::Release(release)).await
+    fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
-    fn drain(&self) {
+    async fn interrupt(&self, token: &LeaseToken) -> Result<(), Error> {
+        self.book.end(token, messages::released(token)).await
+    }
+
+    async fn drain(&self) {
         self.book.drain();
+        // What is not taken back by then is when its lease ends.
+        let _ = tokio::time::timeout(GIVE_BACK_TIME, self.book.given_back()).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

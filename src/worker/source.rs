@@ -1,7 +1,7 @@
 //! What a worker's loop needs of wherever its jobs come from.
 
 use crate::engine::{self, Order};
-use crate::job::{Failure, JobId, LeaseToken, LogLine, Metrics, Progress, Refusal, Timestamp};
+use crate::job::{Failure, JobId, LeaseToken, LogLine, Metrics, Progress, Refusal, Timestamp, Trace};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ pub struct LeasedJob {
     pub assignment: Assignment,
     /// Names the lease.
     pub token: LeaseToken,
-    /// What the server wants, from now on. Closed when the lease is over.
+    /// What the server wants, from now on. Closed when the lease is over; whoever holds it works under the lease, which is
+    /// renewed for as long.
     pub orders: watch::Receiver<Order>,
 }
 
@@ -31,6 +32,8 @@ pub struct Assignment {
     pub input: Bytes,
     /// When the attempt must have ended, where that is limited.
     pub deadline: Option<Timestamp>,
+    /// The trace that the job belongs to, where its client named one.
+    pub trace: Option<Trace>,
 }
 
 /// Why a source did not do what it was asked.
@@ -48,6 +51,9 @@ pub enum Error {
     /// There is too much output, or there are too many channels.
     #[error("{0}")]
     OutputLimit(String),
+    /// The output is not what was written: another attempt has to write it anew.
+    #[error("{0}")]
+    OutputConflict(String),
     /// It will never be accepted.
     #[error("{0}")]
     Refused(String),
@@ -65,6 +71,7 @@ impl From<engine::Error> for Error {
             engine::Error::Refused(Refusal::OutputLimit { .. } | Refusal::ChannelLimit) => {
                 Self::OutputLimit(message)
             }
+            engine::Error::Refused(Refusal::OutputConflict { .. }) => Self::OutputConflict(message),
             _ => Self::Refused(message),
         }
     }
@@ -97,6 +104,9 @@ pub trait JobSource: Send + Sync + 'static {
     /// Gives the job back because this worker's process is about to stop.
     async fn interrupt(&self, token: &LeaseToken) -> Result<(), Error>;
 
-    /// No more jobs are wanted. Those that were leased and not taken are given back.
-    fn drain(&self) {}
+    /// What time it is, as this side knows it.
+    fn now(&self) -> Timestamp;
+
+    /// No more jobs are wanted. Those that were leased and not taken are given back, which is waited for, but not for ever.
+    async fn drain(&self) {}
 }

@@ -1,5 +1,8 @@
 //! Our own worker elsewhere: the loop of the server's slots, over the wire.
 
+mod breaks;
+mod same;
+
 use crate::support::puppet::{Act, KIND, Strings, puppet};
 use crate::support::*;
 use longhaul::cli::settings::Time;
@@ -9,24 +12,31 @@ use longhaul::proto::job::State;
 use longhaul::proto::*;
 use longhaul::worker::{Identity, Pool, Registry, RemoteSource};
 use std::time::Duration;
-use tonic::transport::Channel;
+use tonic::transport::Endpoint;
 
 /// A server without slots, and a worker beside it whose handler does what it is told.
 async fn elsewhere() -> (Server, Pool<RemoteSource>, Strings) {
-    let server = Server::with(processor::built_in(), |options| {
-        options.slots = Some(0);
-        options.lease_duration = Some(Time(Duration::from_secs(3)));
-    })
-    .await;
+    let server = without_slots().await;
     let (handler, strings) = puppet();
-    let pool = worker(&server, Registry::default().with(KIND, handler), KIND);
+    let pool = worker(&server, Registry::default().with(KIND, handler));
     (server, pool, strings)
 }
 
-fn worker(server: &Server, registry: Registry, kind: &str) -> Pool<RemoteSource> {
-    let channel = Channel::from_shared(server.url()).unwrap().connect_lazy();
-    let identity = Identity { worker_id: "far".into(), kinds: vec![kind.into()], ..Default::default() };
-    Pool::start(RemoteSource::start(channel, identity), registry, 2)
+async fn without_slots() -> Server {
+    Server::with(processor::built_in(), |options| {
+        options.slots = Some(0);
+        options.lease_duration = Some(Time(Duration::from_secs(3)));
+    })
+    .await
+}
+
+fn worker(server: &Server, registry: Registry) -> Pool<RemoteSource> {
+    worker_at(server.url(), registry)
+}
+
+fn worker_at(url: String, registry: Registry) -> Pool<RemoteSource> {
+    let identity = Identity { worker_id: "far".into(), ..Default::default() };
+    Pool::start(RemoteSource::start(Endpoint::from_shared(url).unwrap(), identity), registry, 2)
 }
 
 fn text(history: &[JobEvent]) -> String {
@@ -126,7 +136,7 @@ async fn a_worker_that_stops_gives_its_jobs_back() {
     within(pool.drain(Duration::ZERO)).await;
     let given_back = ok(client.get_status(get(&job))).await;
     let (handler, strings) = puppet();
-    let _next = worker(&server, Registry::default().with(KIND, handler), KIND);
+    let _next = worker(&server, Registry::default().with(KIND, handler));
     strings.output("valid").await;
     strings.succeed("{}").await;
     to_the_end(ok(client.watch_job(watch(&job, 0))).await).await;
@@ -159,7 +169,7 @@ async fn failures_and_panics_and_a_result_that_is_none_are_told() {
 #[tokio::test]
 async fn a_built_in_kind_runs_elsewhere_as_it_is() {
     let (server, _pool, _strings) = elsewhere().await;
-    let _far = worker(&server, processor::built_in(), "simulate");
+    let _far = worker(&server, processor::built_in());
     let mut client = server.client().await;
 
     let job = ok(client.start_job(simulated("to be or not to be"))).await;

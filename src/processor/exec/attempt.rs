@@ -1,7 +1,7 @@
 //! One attempt: gives a program its job, passes on what it says, and tells it to stop when it must.
 
 use super::lines::{Lines, Piece};
-use super::message::{Said, Step, cut};
+use super::message::{Said, Step};
 use super::seat::{Pipes, Warden};
 use super::stdout::Stdout;
 use super::warden::End;
@@ -134,7 +134,7 @@ impl<'a> Hearing<'a> {
     }
 
     async fn step(&mut self, step: Step) -> Result<(), Failure> {
-        let Step { fraction, estimated, stage, completed, total, unit } = step;
+        let Step { fraction, estimated, stage, completed, total, unit, seconds_left } = step;
         let progress = &mut self.progress;
         let counted = completed.is_some() || total.is_some();
         progress.completed = completed.unwrap_or(progress.completed);
@@ -144,6 +144,9 @@ impl<'a> Hearing<'a> {
         let of_total =
             progress.total.filter(|total| *total > 0).map(|total| progress.completed as f64 / total as f64);
         progress.fraction = fraction.or(of_total.filter(|_| counted)).or(progress.fraction);
+        // Of an earlier report it would be wrong by now.
+        let left = seconds_left.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        progress.expected_end_time = left.map(|left| self.context.expected_time(left));
         if let Some(stage) = stage.filter(|stage| !stage.is_empty() && *stage != progress.stage) {
             progress.stage.clone_from(&stage);
             self.context.stage(&stage).await?;
@@ -172,7 +175,7 @@ impl<'a> Hearing<'a> {
         if let Some(last) = lines.iter().rev().find(|line| !line.trim().is_empty()) {
             self.verdict.last_words.clone_from(last);
         }
-        let line = |text| LogLine { level: LogLevel::Info, message: cut(text, LOG_LINE_BYTES_MAX) };
+        let line = |text| LogLine { level: LogLevel::Info, message: text };
         self.log_lines(lines.into_iter().map(line).collect()).await
     }
 

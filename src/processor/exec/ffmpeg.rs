@@ -60,11 +60,14 @@ impl Ffmpeg {
 
     fn block(&mut self, said: &mut Vec<Said>) {
         let out = self.out.filter(|out| *out >= 0.0);
+        let speed = self.metrics.get("speed").copied().filter(|speed| *speed > 0.0);
+        let left = out.zip(self.total).map(|(out, total)| (total - out).max(0.0));
         said.push(Said::Step(Step {
             fraction: out.zip(self.total).map(|(out, total)| (out / total).min(1.0)),
             completed: out.map(|out| out as i64),
             total: self.total.map(|total| total.ceil() as i64),
             unit: Some("seconds".to_owned()),
+            seconds_left: left.zip(speed).map(|(left, speed)| left / speed),
             ..Default::default()
         }));
         if !self.metrics.is_empty() {
@@ -129,11 +132,14 @@ mod tests {
     #[test]
     fn what_it_measures_is_passed_on() {
         let mut said = Vec::new();
-        let mut ffmpeg = Ffmpeg::new(None);
-        for line in ["fps=30.5", "speed= 1.25x", "bitrate= 100kbits/s", "progress=continue"] {
+        let mut ffmpeg = Ffmpeg::new(Some(10.0));
+        for line in
+            ["out_time_us=5000000", "fps=30.5", "speed= 1.25x", "bitrate= 100kbits/s", "progress=continue"]
+        {
             ffmpeg.line(line.as_bytes(), &mut said);
         }
 
+        assert!(matches!(&said[0], Said::Step(Step { seconds_left: Some(4.0), .. })), "{said:?}");
         let metrics = Metrics::from([("fps".to_owned(), 30.5), ("speed".to_owned(), 1.25)]);
         assert!(said.contains(&Said::Metrics(metrics)), "{said:?}");
     }

@@ -1,7 +1,7 @@
 //! The child protocol's two kinds of lines: the job that a program is given, and the messages that it answers with.
 
 use crate::job::limits::*;
-use crate::job::{Failure, LogLevel, LogLine, Metrics, Timestamp, reason};
+use crate::job::{Failure, LogLevel, LogLine, Metrics, Timestamp};
 use crate::worker::Assignment;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -39,6 +39,8 @@ pub struct Step {
     pub completed: Option<i64>,
     pub total: Option<i64>,
     pub unit: Option<String>,
+    /// How long the rest will take.
+    pub seconds_left: Option<f64>,
 }
 
 /// A message, as it stands on its line.
@@ -51,6 +53,7 @@ struct Message<'a> {
     completed: Option<i64>,
     total: Option<i64>,
     unit: Option<String>,
+    seconds_left: Option<f64>,
     output: Option<String>,
     channel: Option<String>,
     log: Option<String>,
@@ -112,6 +115,7 @@ pub fn read(line: &[u8], said: &mut Vec<Said>) -> bool {
         completed: message.completed,
         total: message.total,
         unit: message.unit,
+        seconds_left: message.seconds_left,
     };
     if step != Step::default() {
         said.push(Said::Step(step));
@@ -126,7 +130,7 @@ pub fn read(line: &[u8], said: &mut Vec<Said>) -> bool {
             Level::Warn => LogLevel::Warn,
             Level::Error => LogLevel::Error,
         };
-        said.push(Said::Log(LogLine { level, message: cut(text, LOG_LINE_BYTES_MAX) }));
+        said.push(Said::Log(LogLine { level, message: text }));
     }
     if let Some(metrics) = message.metrics {
         said.push(Said::Metrics(metrics));
@@ -144,26 +148,14 @@ fn are_measurements(metrics: &Metrics) -> bool {
     metrics.len() <= METRICS_MAX && metrics.keys().all(|name| name.chars().count() <= NAME_CHARACTERS_MAX)
 }
 
-/// The failure that a program names; what is too long, or no reason, is brought into form.
+/// The failure that a program names, in whatever form.
 fn failure(why: Why<'_>) -> Failure {
-    let is_reason = !why.reason.is_empty()
-        && why.reason.len() <= NAME_CHARACTERS_MAX
-        && why.reason.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
-    let details = why.details.map(RawValue::get);
-    let details =
-        details.filter(|details| details.starts_with('{') && details.len() <= FAILURE_DETAILS_BYTES_MAX);
     Failure {
-        reason: if is_reason { why.reason.into() } else { reason::HANDLER_ERROR.into() },
-        message: cut(why.message, FAILURE_MESSAGE_BYTES_MAX),
+        reason: why.reason.into(),
+        message: why.message,
         permanent: why.permanent,
-        details: details.map(|details| Bytes::copy_from_slice(details.as_bytes())),
+        details: why.details.map(|details| Bytes::copy_from_slice(details.get().as_bytes())),
     }
-}
-
-/// A text of at most so many bytes.
-pub fn cut(mut text: String, bytes_max: usize) -> String {
-    text.truncate(text.floor_char_boundary(bytes_max));
-    text
 }
 
 /// The line that gives a program its job, with its end.
@@ -175,12 +167,19 @@ pub fn job_line(assignment: &Assignment) -> Bytes {
         attempt: u32,
         #[serde(skip_serializing_if = "Option::is_none")]
         deadline: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        traceparent: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tracestate: Option<&'a str>,
     }
+    let trace = assignment.trace.as_ref();
     let job = Job {
         id: assignment.id.to_string(),
         kind: &assignment.kind,
         attempt: assignment.attempt,
         deadline: assignment.deadline.map(rfc3339),
+        traceparent: trace.map(|trace| trace.parent.as_str()),
+        tracestate: trace.map(|trace| trace.state.as_str()).filter(|state| !state.is_empty()),
     };
     let mut line = serde_json::to_vec(&job).expect("a few fields are always JSON");
     line.pop();
@@ -199,7 +198,7 @@ fn rfc3339(time: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::JobId;
+    use crate::job::{JobId, Trace};
     use rstest::rstest;
 
     fn said(line: &str) -> Option<Vec<Said>> {
@@ -235,15 +234,17 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_brought_into_form() {
+    fn a_failure_is_what_the_program_says() {
         let line =
             r#"{"failure": {"reason": "NO_SPEECH", "message": "m", "permanent": true, "details": {"a": 1}}}"#;
         let expected =
             Failure { details: Some(r#"{"a": 1}"#.into()), ..Failure::new("NO_SPEECH", "m").permanent() };
         assert_eq!(said(line), Some(vec![Said::Failure(expected)]));
 
-        let line = r#"{"failure": {"reason": "no speech", "message": "m", "details": [1]}}"#;
-        assert_eq!(said(line), Some(vec![Said::Failure(Failure::new(reason::HANDLER_ERROR, "m"))]));
+        assert_eq!(
+            said(r#"{"failure": {"message": "m"}}"#),
+            Some(vec![Said::Failure(Failure::new("", "m"))])
+        );
     }
 
     #[rstest]
@@ -269,6 +270,7 @@ mod tests {
             attempt: 2,
             input: Bytes::from_static(b"{\n  \"big\": 12345678901234567890,\r\n  \"text\": \"a\\nb\"\n}"),
             deadline: Some(Timestamp::from_micros(1_000_001)),
+            trace: Some(Trace { parent: "00-1-2-01".into(), state: String::new() }),
         };
 
         let line = job_line(&assignment);
@@ -281,6 +283,7 @@ mod tests {
         assert_eq!(job["kind"], "read \"aloud\"");
         assert_eq!(job["attempt"], 2);
         assert_eq!(job["deadline"], "1970-01-01T00:00:01.000001Z");
+        assert_eq!((&job["traceparent"], job.get("tracestate")), (&"00-1-2-01".into(), None));
         assert_eq!(job["input"]["text"], "a\nb");
     }
 }

@@ -1,9 +1,7 @@
 //! What a program's end means for its job.
 
 use super::attempt::Verdict;
-use super::message::cut;
 use super::warden::End;
-use crate::job::limits::FAILURE_MESSAGE_BYTES_MAX;
 use crate::job::{Failure, reason};
 use bytes::Bytes;
 use serde_json::json;
@@ -32,8 +30,7 @@ pub fn of(end: End, verdict: Verdict) -> Result<Bytes, Failure> {
     let last_words = &verdict.last_words;
     let status = ExitStatus::from_raw(end.status);
     let told = |text: String| {
-        let text = if last_words.is_empty() { text } else { format!("{text}: {last_words}") };
-        cut(text, FAILURE_MESSAGE_BYTES_MAX)
+        if last_words.is_empty() { text } else { format!("{text}: {last_words}") }
     };
     match (status.code(), status.signal()) {
         (Some(0), _) => of_verdict(verdict),

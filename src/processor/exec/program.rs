@@ -197,6 +197,7 @@ mod tests {
             attempt: 3,
             input: Bytes::from_static(input.as_bytes()),
             deadline: None,
+            trace: None,
         }
     }
 

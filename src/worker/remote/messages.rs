@@ -1,7 +1,7 @@
 //! Between what a handler says and the contract's messages.
 
-use crate::job::{Failure, JobId, LogLevel, LogLine, Progress, Timestamp};
-use crate::proto;
+use crate::job::{Failure, JobId, LeaseToken, LogLevel, LogLine, Progress, Timestamp, Trace};
+use crate::proto::{self, work_request::Message};
 use crate::worker::source::Assignment;
 use bytes::Bytes;
 use prost_types::value::Kind;
@@ -10,7 +10,9 @@ use prost_types::{ListValue, Struct, Value};
 /// What is to be done; none where that is not said.
 pub fn assignment(assignment: proto::Assignment) -> Option<Assignment> {
     let job = assignment.job?;
+    let trace = Trace { parent: assignment.traceparent, state: assignment.tracestate };
     Some(Assignment {
+        trace: Some(trace).filter(|trace| !trace.parent.is_empty()),
         id: job.id.parse::<JobId>().ok()?,
         kind: job.kind,
         // The one that begins with the acceptance.
@@ -49,6 +51,12 @@ pub fn log_line(line: &LogLine) -> proto::LogLine {
         LogLevel::Error => proto::log_line::Level::Error,
     };
     proto::LogLine { level: level.into(), message: line.message.clone() }
+}
+
+/// A job that is given back.
+pub fn released(token: &LeaseToken) -> Message {
+    let reason = "the worker stops".to_owned();
+    Message::Release(proto::ReleaseJobRequest { lease_token: token.to_string(), reason, delay: None })
 }
 
 /// What went wrong.

@@ -79,8 +79,9 @@ impl Output {
         Some(frame)
     }
 
-    /// Takes note of what is durable.
-    pub fn settle(&mut self, answer: &proto::AppendOutputResponse) {
+    /// Takes note of what is durable; says whether that is more than was known.
+    pub fn settle(&mut self, answer: &proto::AppendOutputResponse) -> bool {
+        let before = self.bytes;
         if let Some(channel) = self.channels.iter_mut().find(|channel| channel.name == answer.channel) {
             let more = (answer.durable_bytes.max(0) as u64).saturating_sub(channel.durable);
             let more = usize::try_from(more).unwrap_or(usize::MAX).min(channel.data.len());
@@ -96,6 +97,7 @@ impl Output {
             self.lines_durable += 1;
             self.lines_sent = self.lines_sent.saturating_sub(1);
         }
+        self.bytes < before
     }
 
     /// What was on its way is sent again.

@@ -1,68 +1,84 @@
 //! The two streams of a worker elsewhere, each made anew whenever it ends, however it ended.
 
 use super::book::Book;
-use crate::proto::worker_service_client::WorkerServiceClient;
+use super::connection::{Client, Connection};
 use crate::proto::{self, work_response::Message};
+use crate::worker::backoff::Backoff;
 use futures_util::{StreamExt, stream};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
-type Client = WorkerServiceClient<Channel>;
-
-/// How long to wait before a stream is made anew: the first time, and at most.
-const TRY_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// How long a server has to greet.
 const WELCOME_TIME: Duration = Duration::from_secs(10);
 /// How often progress is reported, at most.
 const REPORT_EVERY: Duration = Duration::from_millis(50);
 /// How often a worker gives a sign, where the server does not say.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
+/// After how many intervals without an answer nobody is there: each heartbeat has one. A third would be the end of the leases.
+const SILENT_INTERVALS: u32 = 2;
 
-/// Keeps a `Work` stream, for ever.
-pub async fn work(book: Arc<Book>, client: Client) {
-    let mut pause = TRY_AGAIN.0;
-    loop {
-        let mut greeted = false;
-        match one_work(&book, client.clone(), &mut greeted).await {
-            Ok(()) => tracing::debug!("the server has ended the stream of work"),
-            Err(status) => tracing::warn!(%status, "the stream of work broke; trying again"),
-        }
-        pause = if greeted { TRY_AGAIN.0 } else { (pause * 2).min(TRY_AGAIN.1) };
-        tokio::time::sleep(jittered(pause)).await;
+/// Does something when a stream ends, also when it is dropped.
+struct Ended<F: Fn()>(F);
+
+impl<F: Fn()> Drop for Ended<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }
 
-async fn one_work(book: &Arc<Book>, client: Client, greeted: &mut bool) -> Result<(), Status> {
+/// Keeps a `Work` stream, for ever.
+pub async fn work(book: Arc<Book>, connection: Arc<Connection>) {
+    book.is_wanted().await;
+    let mut backoff = Backoff::default();
+    loop {
+        let began = Instant::now();
+        match one_work(&book, &connection).await {
+            Ok(()) => tracing::debug!("the server has ended the stream of work"),
+            Err(status) => tracing::warn!(%status, "the stream of work broke; trying again"),
+        }
+        backoff.pause_after(began.elapsed()).await;
+    }
+}
+
+async fn one_work(book: &Arc<Book>, connection: &Connection) -> Result<(), Status> {
+    let silent = || {
+        connection.leave();
+        Status::deadline_exceeded("the server was silent")
+    };
     let (stream, hello) = book.begin_work();
+    // What is said is pulled by the connection, which would hold its half open until there is something to say.
+    let _ended = Ended(|| book.end_work());
     let following = stream::unfold(Arc::clone(book), move |book| async move {
         let message = book.next_message(stream).await?;
         Some((message, book))
     });
     let requests = stream::iter([hello]).chain(following);
-    let mut responses = {
-        let mut client = client;
-        tokio::time::timeout(WELCOME_TIME, client.work(requests)).await.map_err(|_| silent())??.into_inner()
+    let (mut client, _) = connection.client();
+    let greeting = async {
+        let mut responses = client.work(requests).await?.into_inner();
+        match next(&mut responses).await? {
+            Some(Message::Welcome(welcome)) => Ok((welcome, responses)),
+            Some(_) | None => Err(Status::internal("the server did not greet")),
+        }
     };
-    let Some(Message::Welcome(welcome)) =
-        tokio::time::timeout(WELCOME_TIME, next(&mut responses)).await.map_err(|_| silent())??
-    else {
-        return Err(Status::internal("the server did not greet"));
-    };
-    *greeted = true;
+    let greeted = tokio::time::timeout(WELCOME_TIME, greeting).await;
+    let (welcome, mut responses) = greeted.map_err(|_| silent())??;
     let terms = welcome.terms.unwrap_or_default();
     let interval = terms.heartbeat_interval.and_then(|interval| interval.try_into().ok());
     let interval = interval.filter(|interval: &Duration| !interval.is_zero()).unwrap_or(HEARTBEAT_INTERVAL);
-    book.welcome(welcome.directives);
+    welcome.directives.into_iter().for_each(|directive| book.direct(directive));
 
     let mut beat = tokio::time::interval(interval);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut due, mut reported) = (false, Instant::now());
+    let mut silence = std::pin::pin!(tokio::time::sleep(SILENT_INTERVALS * interval));
     let mut heard = Instant::now();
     loop {
         tokio::select! {
+            // What has come was said in time, however late it is listened to.
+            biased;
             response = next(&mut responses) => {
                 heard = Instant::now();
                 match response? {
@@ -70,24 +86,21 @@ async fn one_work(book: &Arc<Book>, client: Client, greeted: &mut bool) -> Resul
                     Some(response) => take(book, response)?,
                 }
             }
-            _ = beat.tick() => {
-                // Each heartbeat is answered, so one that hears nothing is cut off.
-                if heard.elapsed() > 3 * interval {
+            () = silence.as_mut() => {
+                let until = heard + SILENT_INTERVALS * interval;
+                if until <= Instant::now() {
                     return Err(silent());
                 }
-                book.beat(true);
+                silence.as_mut().reset(until);
             }
+            _ = beat.tick() => book.beat(),
             () = book.reported(), if !due => due = true,
             () = tokio::time::sleep_until(reported + REPORT_EVERY), if due => {
                 (due, reported) = (false, Instant::now());
-                book.beat(false);
+                book.tell_changes();
             }
         }
     }
-}
-
-fn silent() -> Status {
-    Status::deadline_exceeded("the server was silent")
 }
 
 async fn next(responses: &mut Streaming<proto::WorkResponse>) -> Result<Option<Message>, Status> {
@@ -115,33 +128,35 @@ fn take(book: &Book, message: Message) -> Result<(), Status> {
 }
 
 /// Keeps an `Emit` stream while there is something to send, for ever.
-pub async fn emit(book: Arc<Book>, client: Client) {
-    let mut pause = TRY_AGAIN.0;
+pub async fn emit(book: Arc<Book>, connection: Arc<Connection>) {
+    let mut backoff = Backoff::default();
     loop {
         book.has_output().await;
         let began = Instant::now();
-        if let Err(status) = one_emit(&book, client.clone()).await {
+        let (client, left) = connection.client();
+        let emitted = tokio::select! {
+            emitted = one_emit(&book, client) => emitted,
+            // Whether somebody is there at the other end shows on the other stream.
+            () = left.cancelled() => Err(Status::deadline_exceeded("the server was silent")),
+        };
+        if let Err(status) = emitted {
             tracing::warn!(%status, "the stream of output broke; trying again");
         }
-        pause = if began.elapsed() > TRY_AGAIN.1 { TRY_AGAIN.0 } else { (pause * 2).min(TRY_AGAIN.1) };
-        tokio::time::sleep(jittered(pause)).await;
+        backoff.pause_after(began.elapsed()).await;
     }
 }
 
 async fn one_emit(book: &Arc<Book>, mut client: Client) -> Result<(), Status> {
     let stream = book.begin_emit();
+    let _ended = Ended(|| book.end_emit());
     let frames = stream::unfold(Arc::clone(book), move |book| async move {
         let frame = book.next_frame(stream).await?;
         Some((frame, book))
     });
     let mut answers = client.emit(frames).await?.into_inner();
     while let Some(answer) = answers.message().await? {
-        book.settle(answer);
+        // What is behind a refused frame has a gap before it: all is sent again, after a pause and on another stream.
+        book.settle(answer).map_err(Status::unavailable)?;
     }
     Ok(())
-}
-
-/// Somewhere between half of a pause and the whole, so that workers do not come back all at once.
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::random_range(0.5..1.0))
 }

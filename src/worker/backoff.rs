@@ -1,0 +1,37 @@
+//! How long to wait before something that failed on its way is tried again.
+
+use std::time::Duration;
+
+/// The first wait.
+const FIRST: Duration = Duration::from_millis(50);
+/// The longest wait; what has gone well for longer than this begins anew.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// Waits that double.
+#[derive(Debug)]
+pub struct Backoff {
+    next: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { next: FIRST }
+    }
+}
+
+impl Backoff {
+    /// Waits, longer than the last time: somewhere between half of the time and the whole, so that those that failed
+    /// together do not come back together.
+    pub async fn pause(&mut self) {
+        tokio::time::sleep(self.next.mul_f64(rand::random_range(0.5..1.0))).await;
+        self.next = (self.next * 2).min(LONGEST);
+    }
+
+    /// The same after something that went well for a time.
+    pub async fn pause_after(&mut self, went_well: Duration) {
+        if went_well > LONGEST {
+            *self = Self::default();
+        }
+        self.pause().await;
+    }
+}
