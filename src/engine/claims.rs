@@ -4,7 +4,7 @@
 
 use super::commit::received;
 use super::dispatch::Round;
-use super::{Engine, Error, Order, Shared};
+use super::{Engine, Error, Order, Shared, Stopping};
 use crate::job::{Command, LeaseEnd, LeaseToken, Live, Refusal, Snapshot, Timestamp};
 use crate::store::{Claim, Claimed, Dealt, Operation, Outcome, Slot};
 use futures_util::future::join_all;
@@ -50,6 +50,7 @@ pub struct Place {
     engine: Engine,
     id: u64,
     name: String,
+    in_process: bool,
     mailbox: UnboundedReceiver<Vec<Leased>>,
     /// Taken from the mailbox, and not handed out yet.
     arrived: Vec<Leased>,
@@ -76,7 +77,8 @@ impl Engine {
         let (sender, mailbox) = unbounded_channel();
         let taker = Taker { worker: worker.clone(), mailbox: sender };
         let id = self.shared().dispatch.enlist(&worker.kinds, taker);
-        Place { engine: self.clone(), id, name: worker.name.clone(), mailbox, arrived: Vec::new() }
+        let (name, in_process) = (worker.name.clone(), worker.in_process);
+        Place { engine: self.clone(), id, name, in_process, mailbox, arrived: Vec::new() }
     }
 
     /// Takes back a lease that never reached its worker.
@@ -84,7 +86,7 @@ impl Engine {
         let (keeper, jitter) = (self.shared().store.keeper(), self.shared().jitter());
         let end =
             |cause| Command::EndLease { epoch: token.epoch, keeper, cause, live: Live::default(), jitter };
-        let ended = match self.apply(token, end(LeaseEnd::Unaccepted)).await {
+        let ended = match self.apply(token, end(LeaseEnd::Undelivered)).await {
             // Its attempt has begun with the lease; that it ends so does not count.
             Err(Error::Refused(Refusal::Accepted)) => self.apply(token, end(LeaseEnd::Restarted)).await,
             other => other,
@@ -96,9 +98,12 @@ impl Engine {
 }
 
 impl Place {
-    /// The worker can take `free` more jobs than it has taken so far; what it offered before is void.
+    /// The worker can take `free` more jobs than it has taken so far; what it offered before is void. Of a server that is
+    /// about to stop, one elsewhere gets nothing.
     pub fn offer(&self, free: usize) {
         let shared = self.engine.shared();
+        let closed = !self.in_process && *shared.stopping.borrow() != Stopping::No;
+        let free = if closed { 0 } else { free };
         let held = shared.leases.held_by(&self.name);
         if let Some(round) = shared.dispatch.offer(self.id, free, held) {
             claim(shared, round);

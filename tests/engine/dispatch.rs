@@ -224,3 +224,36 @@ async fn the_best_job_of_a_key_comes_first_and_each_one_comes(
     let expected: Vec<JobId> = [running].into_iter().chain(jobs.into_iter().map(|(_, id)| id)).collect();
     assert_eq!(order, expected);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_never_reached_a_worker_waits_as_long_as_it_takes() {
+    let bench = Bench::new().await;
+    let job = bench.start().await;
+
+    for _ in 0..2 * limits::UNACCEPTED_MAX {
+        let place = bench.engine.enlist(&remote());
+        place.offer(1);
+        bench.settle().await;
+        drop(place);
+        bench.settle().await;
+    }
+    let leased = bench.lease_for(&remote()).await;
+    assert!(leased.token.epoch > 2 * limits::UNACCEPTED_MAX, "it was claimed each time");
+    bench.pass(10 * SECOND).await;
+
+    assert_eq!(bench.state(job).await, State::Pending);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_elsewhere_is_given_a_job_by_a_server_that_stops() {
+    let bench = Bench::new().await;
+    let job = bench.start().await;
+    bench.engine.drain(SECOND);
+
+    let place = bench.engine.enlist(&remote());
+    place.offer(1);
+    bench.settle().await;
+
+    assert_eq!(bench.get(job).await.job.epoch, 0);
+    assert_eq!(bench.lease().await.token.job, job, "the pool has a time of its own");
+}
