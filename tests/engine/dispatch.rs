@@ -36,6 +36,20 @@ async fn a_start_wakes_a_worker_that_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_wakes_a_call_from_elsewhere_that_had_looked_in_vain() {
+    let bench = Bench::new().await;
+    let mut call = bench.engine.enlist(&remote());
+    call.offer(1);
+    within(call.looked()).await.unwrap();
+    assert!(at_once(call.next()).await.is_none());
+
+    let job = bench.start().await;
+
+    // Time stands still, so nobody looks again of himself.
+    assert_eq!(within(call.next()).await.unwrap().token.job, job);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_retry_that_becomes_due_wakes_a_worker_that_waits() {
     let bench = Bench::new().await;
     let leased = bench.run().await;
