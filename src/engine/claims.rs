@@ -3,18 +3,23 @@
 //! Whose turn it is is decided in `dispatch`, which job is next in the store.
 
 use super::commit::received;
-use super::dispatch::Round;
-use super::{Engine, Error, Order, Shared};
+use super::dispatch::{Given, Round};
+use super::{Engine, Error, Order, Shared, Stopping};
 use crate::job::{Command, LeaseEnd, LeaseToken, Live, Refusal, Snapshot, Timestamp};
 use crate::store::{Claim, Claimed, Dealt, Operation, Outcome, Slot};
+use bytes::Bytes;
 use futures_util::future::join_all;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
-/// No more jobs are claimed at once when their inputs have so many bytes together.
-const CLAIM_BYTES: usize = 4 << 20;
+/// No more jobs are claimed at once when their inputs have so many bytes together: about as many as an answer with jobs has
+/// room for, and so what one who does not read costs at most, with what it had before.
+const CLAIM_BYTES: usize = 1 << 20;
+/// What a job in memory takes beside its input, about.
+const JOB_BYTES: usize = 1 << 10;
 /// How long a group waits after a claim that failed.
 const TRY_AGAIN: Duration = Duration::from_millis(200);
 
@@ -50,9 +55,12 @@ pub struct Place {
     engine: Engine,
     id: u64,
     name: String,
+    in_process: bool,
     mailbox: UnboundedReceiver<Vec<Leased>>,
     /// Taken from the mailbox, and not handed out yet.
-    arrived: Vec<Leased>,
+    arrived: VecDeque<Leased>,
+    /// Some of these are of a concurrency key whose earlier handlers may not have let go.
+    keyed: bool,
 }
 
 /// What the engine has to know of whoever wants work.
@@ -67,7 +75,10 @@ impl Engine {
     pub async fn lease(&self, worker: &Worker, count: usize) -> Result<Vec<Leased>, Error> {
         let mut place = self.enlist(worker);
         place.offer(count);
-        place.next().await
+        let first = place.next().await?;
+        // What came now would only be given back.
+        place.offer(0);
+        Ok(std::iter::once(first).chain(std::iter::from_fn(|| place.more())).collect())
     }
 
     /// Takes in a worker, which gets nothing before it offers a slot.
@@ -76,7 +87,9 @@ impl Engine {
         let (sender, mailbox) = unbounded_channel();
         let taker = Taker { worker: worker.clone(), mailbox: sender };
         let id = self.shared().dispatch.enlist(&worker.kinds, taker);
-        Place { engine: self.clone(), id, name: worker.name.clone(), mailbox, arrived: Vec::new() }
+        let (name, in_process) = (worker.name.clone(), worker.in_process);
+        let (engine, arrived) = (self.clone(), VecDeque::new());
+        Place { engine, id, name, in_process, mailbox, arrived, keyed: false }
     }
 
     /// Takes back a lease that never reached its worker.
@@ -84,7 +97,7 @@ impl Engine {
         let (keeper, jitter) = (self.shared().store.keeper(), self.shared().jitter());
         let end =
             |cause| Command::EndLease { epoch: token.epoch, keeper, cause, live: Live::default(), jitter };
-        let ended = match self.apply(token, end(LeaseEnd::Unaccepted)).await {
+        let ended = match self.apply(token, end(LeaseEnd::Undelivered)).await {
             // Its attempt has begun with the lease; that it ends so does not count.
             Err(Error::Refused(Refusal::Accepted)) => self.apply(token, end(LeaseEnd::Restarted)).await,
             other => other,
@@ -96,29 +109,49 @@ impl Engine {
 }
 
 impl Place {
-    /// The worker can take `free` more jobs than it has taken so far; what it offered before is void.
+    /// The worker can take `free` more jobs than it has taken so far; what it offered before is void. Of a server that is
+    /// about to stop, one elsewhere gets nothing.
     pub fn offer(&self, free: usize) {
         let shared = self.engine.shared();
+        let closed = !self.in_process && *shared.stopping.borrow() != Stopping::No;
+        let free = if closed { 0 } else { free };
         let held = shared.leases.held_by(&self.name);
         if let Some(round) = shared.dispatch.offer(self.id, free, held) {
             claim(shared, round);
         }
     }
 
-    /// Waits for jobs; there is at least one. Cancel safe.
-    pub async fn next(&mut self) -> Result<Vec<Leased>, Error> {
-        if self.arrived.is_empty() {
-            let first = self.mailbox.recv().await;
-            self.arrived = first.ok_or_else(|| Error::Unavailable("the server is stopping".into()))?;
+    /// Waits for a job. Cancel safe.
+    pub async fn next(&mut self) -> Result<Leased, Error> {
+        loop {
+            while let Ok(leased) = self.mailbox.try_recv() {
+                self.arrive(leased);
+            }
+            if self.keyed {
+                self.engine.shared().leases.have_let_go().await;
+                self.keyed = false;
+            }
+            if let Some(leased) = self.more() {
+                return Ok(leased);
+            }
+            let leased = self.mailbox.recv().await;
+            self.arrive(leased.ok_or_else(|| Error::Unavailable("the server is stopping".into()))?);
         }
-        while let Ok(leased) = self.mailbox.try_recv() {
-            self.arrived.extend(leased);
+    }
+
+    /// Another job that had come when the last was waited for.
+    pub fn more(&mut self) -> Option<Leased> {
+        let leased = self.arrived.pop_front()?;
+        let shared = self.engine.shared();
+        if let Some(round) = shared.dispatch.taken(self.id, bytes(&leased.snapshot)) {
+            claim(shared, round);
         }
-        if self.arrived.iter().any(|leased| leased.snapshot.job.options.concurrency.is_some()) {
-            self.engine.shared().leases.have_let_go().await;
-        }
-        self.engine.shared().dispatch.taken(self.id, self.arrived.len());
-        Ok(std::mem::take(&mut self.arrived))
+        Some(leased)
+    }
+
+    fn arrive(&mut self, leased: Vec<Leased>) {
+        self.keyed |= leased.iter().any(|leased| leased.snapshot.job.options.concurrency.is_some());
+        self.arrived.extend(leased);
     }
 
     /// Waits until the claims are over that the last offer has led to, and those that were under way.
@@ -144,11 +177,11 @@ impl Drop for Place {
         let shared = self.engine.shared();
         shared.dispatch.leave(self.id);
         self.mailbox.close();
-        let mut left = std::mem::take(&mut self.arrived);
+        let mut left: Vec<LeaseToken> = self.arrived.iter().map(|leased| leased.token).collect();
         while let Ok(leased) = self.mailbox.try_recv() {
-            left.extend(leased);
+            left.extend(leased.iter().map(|leased| leased.token));
         }
-        give_up(shared, left.iter().map(|leased| leased.token).collect());
+        give_up(shared, left);
     }
 }
 
@@ -178,13 +211,20 @@ pub fn claim(shared: &Arc<Shared>, round: Round<Taker>) {
 }
 
 fn deal(shared: &Arc<Shared>, round: &Round<Taker>, dealt: Dealt) {
-    let mut takers = Vec::with_capacity(dealt.claimed.len());
+    // A lease that has ended again by now, for example by a cancellation, is passed over.
+    let kept: Vec<_> = dealt.claimed.iter().map(|claimed| shared.leases.orders(&claimed.token)).collect();
+    let given = dealt.claimed.iter().zip(&kept).map(|(claimed, kept)| Given {
+        taker: kept.as_ref().map(|_| claimed.taker),
+        kind: &claimed.snapshot.job.kind,
+        bytes: bytes(&claimed.snapshot),
+    });
+    let given: Vec<Given<'_>> = given.collect();
+    // Before anybody can take them.
+    let next = shared.dispatch.settle(round, &given, dealt.exhausted);
     // Together, so that nobody goes away with a part.
     let mut parcels: Vec<(u64, Vec<Leased>)> = Vec::new();
-    for Claimed { taker, snapshot, token, .. } in dealt.claimed {
-        // A lease that has ended again by now, for example by a cancellation, is passed over.
-        let Some((orders, expire_time)) = shared.leases.orders(&token) else { continue };
-        takers.push(taker);
+    for (Claimed { taker, snapshot, token, .. }, kept) in dealt.claimed.into_iter().zip(kept) {
+        let Some((orders, expire_time)) = kept else { continue };
         let leased = Leased { snapshot, token, orders, expire_time };
         match parcels.iter_mut().find(|(id, _)| *id == taker) {
             Some((_, parcel)) => parcel.push(leased),
@@ -201,9 +241,12 @@ fn deal(shared: &Arc<Shared>, round: &Round<Taker>, dealt: Dealt) {
         }
     }
     give_up(shared, undeliverable);
-    for next in shared.dispatch.settle(round, &takers, dealt.exhausted) {
-        claim(shared, next);
-    }
+    next.into_iter().for_each(|next| claim(shared, next));
+}
+
+/// About how much memory a job takes that lies ready for its worker.
+fn bytes(snapshot: &Snapshot) -> usize {
+    JOB_BYTES + snapshot.input.as_ref().map_or(0, Bytes::len)
 }
 
 fn again_later(shared: &Arc<Shared>, round: Round<Taker>, error: &Error) {
@@ -213,9 +256,7 @@ fn again_later(shared: &Arc<Shared>, round: Round<Taker>, error: &Error) {
         let shared = Arc::clone(shared);
         async move {
             tokio::time::sleep(TRY_AGAIN).await;
-            if let Some(next) = shared.dispatch.resume(&round) {
-                claim(&shared, next);
-            }
+            shared.dispatch.resume(&round).into_iter().for_each(|next| claim(&shared, next));
         }
     };
     shared.errands.spawn_on(errand, &shared.runtime);

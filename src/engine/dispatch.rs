@@ -1,10 +1,13 @@
 //! Who wants work, and whose turn it is. It knows no jobs: which one is next is decided by the store.
 //!
 //! Workers of the same kinds are a group, and a group claims for all of them at once: the best job goes to the one that
-//! holds the fewest, then to the one that has waited longest. A group with news of ready jobs claims; one without leaves the
-//! store alone, so that workers that wait cost nothing. A hint that is lost costs a moment, since everybody looks again
-//! every few seconds.
+//! holds the fewest, then to the one that has waited longest. Of each kind it is known how many jobs may be ready; a group
+//! for which there are none leaves the store alone, so that workers that wait cost nothing. A hint that is lost costs a
+//! moment, since everybody looks again every few seconds.
 
+mod news;
+
+use news::News;
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,8 +16,8 @@ use std::sync::Arc;
 const CLAIM_MAX: usize = 256;
 /// How many groups are remembered with nobody in them. What is forgotten costs one claim that may find nothing.
 const EMPTY_GROUPS_MAX: usize = 100;
-/// News that say nothing but that there may be any number of jobs.
-const MANY: usize = usize::MAX;
+/// Who has been dealt so many bytes and has not taken them gets no more: it may not be able to read as much as it wants.
+const UNREAD_BYTES_MAX: usize = 512 << 10;
 
 /// The kinds that a group can run.
 type Kinds = Arc<[String]>;
@@ -26,21 +29,23 @@ pub struct Dispatch<W>(Mutex<Book<W>>);
 #[derive(Debug)]
 struct Book<W> {
     takers: HashMap<u64, Taker<W>>,
-    groups: HashMap<Kinds, Group>,
-    by_kind: HashMap<String, Vec<Kinds>>,
-    /// Numbers takers, and their turns.
+    groups: HashMap<u64, Group>,
+    by_kinds: HashMap<Kinds, u64>,
+    news: News,
+    /// How many groups have somebody in them.
+    occupied: usize,
+    /// Numbers takers, groups, and turns.
     last: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Group {
+    kinds: Kinds,
     enlisted: usize,
     waiting: BTreeSet<Turn>,
-    /// How many jobs may be ready, as far as is known.
-    news: usize,
-    /// How many became so since the claim that is under way began.
-    fresh: usize,
     claiming: bool,
+    /// Where it is listed among those that are idle.
+    listed: Option<Turn>,
 }
 
 /// The place of a taker among those of its group that can take a job.
@@ -54,7 +59,7 @@ struct Turn {
 
 #[derive(Debug)]
 struct Taker<W> {
-    kinds: Kinds,
+    group: u64,
     worker: Arc<W>,
     /// How many jobs it holds, as it said last.
     held: usize,
@@ -62,22 +67,50 @@ struct Taker<W> {
     wanted: usize,
     /// How many of these were claimed for it, or are being so.
     coming: usize,
+    /// How many bytes were dealt to it that it has not taken.
+    unread: usize,
     turn: Option<Turn>,
+}
+
+impl<W> Taker<W> {
+    fn waits(&self) -> bool {
+        self.wanted > self.coming && self.unread < UNREAD_BYTES_MAX
+    }
 }
 
 /// A claim to be made for a group.
 #[derive(Debug)]
 pub struct Round<W> {
+    group: u64,
     /// What may be claimed.
     pub kinds: Kinds,
     /// For whom: the first job is for the first of these.
     pub slots: Vec<(u64, Arc<W>)>,
+    /// How many jobs of each kind had become ready when it began.
+    hints: Vec<u64>,
+}
+
+/// A job that a claim has brought.
+#[derive(Clone, Copy, Debug)]
+pub struct Given<'a> {
+    /// Who gets it; nobody, where its lease is over already.
+    pub taker: Option<u64>,
+    /// What it is.
+    pub kind: &'a str,
+    /// How much memory it takes until it is [taken](Dispatch::taken).
+    pub bytes: usize,
 }
 
 impl<W> Default for Dispatch<W> {
     fn default() -> Self {
-        let book = Book { takers: HashMap::new(), groups: HashMap::new(), by_kind: HashMap::new(), last: 0 };
-        Self(Mutex::new(book))
+        Self(Mutex::new(Book {
+            takers: HashMap::new(),
+            groups: HashMap::new(),
+            by_kinds: HashMap::new(),
+            news: News::default(),
+            occupied: 0,
+            last: 0,
+        }))
     }
 }
 
@@ -85,17 +118,10 @@ impl<W> Dispatch<W> {
     /// Takes in a worker of these kinds; it gets nothing before it [offers](Self::offer) a slot.
     pub fn enlist(&self, kinds: &Kinds, worker: W) -> u64 {
         let mut book = self.0.lock();
-        book.last += 1;
-        let id = book.last;
-        book.group(kinds).enlisted += 1;
-        let taker = Taker {
-            kinds: Arc::clone(kinds),
-            worker: Arc::new(worker),
-            held: 0,
-            wanted: 0,
-            coming: 0,
-            turn: None,
-        };
+        let group = book.enter(kinds);
+        let id = book.next_number();
+        let worker = Arc::new(worker);
+        let taker = Taker { group, worker, held: 0, wanted: 0, coming: 0, unread: 0, turn: None };
         book.takers.insert(id, taker);
         id
     }
@@ -106,18 +132,19 @@ impl<W> Dispatch<W> {
         let known = book.takers.get_mut(&taker)?;
         known.wanted = free;
         known.held = held;
-        let kinds = Arc::clone(&known.kinds);
-        book.place(taker);
-        book.deal(&kinds)
+        book.place_and_deal(taker)
     }
 
-    /// A worker has taken jobs that were claimed for it.
-    pub fn taken(&self, taker: u64, jobs: usize) {
-        if let Some(taker) = self.0.lock().takers.get_mut(&taker) {
-            taker.coming -= jobs;
-            taker.wanted = taker.wanted.saturating_sub(jobs);
-            taker.held += jobs;
-        }
+    /// A worker has taken a job that was claimed for it, of so many bytes.
+    pub fn taken(&self, taker: u64, bytes: usize) -> Option<Round<W>> {
+        let mut book = self.0.lock();
+        let known = book.takers.get_mut(&taker)?;
+        known.coming -= 1;
+        known.wanted = known.wanted.saturating_sub(1);
+        known.held += 1;
+        let was_full = known.unread >= UNREAD_BYTES_MAX;
+        known.unread -= bytes;
+        (was_full && known.waits()).then(|| book.place_and_deal(taker)).flatten()
     }
 
     /// A worker wants nothing any more.
@@ -128,48 +155,40 @@ impl<W> Dispatch<W> {
     /// A job of this kind is ready.
     pub fn hint(&self, kind: &str) -> Option<Round<W>> {
         let mut book = self.0.lock();
-        let Book { groups, by_kind, .. } = &mut *book;
-        let mut best: Option<(Turn, &Kinds)> = None;
-        for kinds in by_kind.get(kind)? {
-            let Some(group) = groups.get_mut(kinds) else { continue };
-            group.news = group.news.saturating_add(1);
-            group.fresh += 1;
-            if let Some(first) = group.waiting.first().filter(|_| !group.claiming)
-                && best.is_none_or(|(turn, _)| *first < turn)
-            {
-                best = Some((*first, kinds));
-            }
-        }
+        book.news.hint(kind);
         // Where every group with a free slot has a claim under way, the news wait for its end.
-        let kinds = Arc::clone(best?.1);
-        book.deal(&kinds)
+        let group = book.news.first_idle(kind)?;
+        book.deal(group)
     }
 
     /// Nobody knows what is ready: everybody looks.
     pub fn look(&self) -> Vec<Round<W>> {
         let mut book = self.0.lock();
-        let groups: Vec<Kinds> = book.groups.keys().cloned().collect();
-        groups.iter().filter_map(|kinds| book.look(kinds)).collect()
+        book.news.doubt_all();
+        let groups: Vec<u64> = book.groups.keys().copied().collect();
+        groups.into_iter().filter_map(|group| book.deal(group)).collect()
     }
 
-    /// A claim is over: `claimed` are the takers that got a job, in the order of the slots. Returns the claims that are to
-    /// follow.
-    pub fn settle(&self, round: &Round<W>, claimed: &[u64], exhausted: bool) -> Vec<Round<W>> {
+    /// A claim is over: `given` is what it has brought, in the order of the slots. Returns the claims that are to follow.
+    pub fn settle(&self, round: &Round<W>, given: &[Given<'_>], exhausted: bool) -> Vec<Round<W>> {
         let mut book = self.0.lock();
-        let mut claimed = claimed.iter().peekable();
-        let unused = round.slots.iter().filter(|(taker, _)| claimed.next_if_eq(&taker).is_none());
+        let mut takers = given.iter().filter_map(|given| given.taker).peekable();
+        let unused = round.slots.iter().filter(|(taker, _)| takers.next_if_eq(taker).is_none());
         book.give_back(unused);
-        let Some(group) = book.groups.get_mut(&round.kinds) else { return Vec::new() };
-        group.claiming = false;
+        for Given { taker, kind, bytes } in given {
+            book.news.claimed(kind);
+            let Some(id) = taker else { continue };
+            if let Some(taker) = book.takers.get_mut(id) {
+                taker.unread += bytes;
+                if !taker.waits() {
+                    book.place(*id);
+                }
+            }
+        }
         if exhausted {
-            group.news = group.fresh;
+            book.news.exhausted(&round.kinds, &round.hints);
         }
-        let rest = group.news > 0 && group.waiting.is_empty();
-        match rest {
-            false => book.deal(&round.kinds).into_iter().collect(),
-            // What is left may be for others that can run some of these kinds.
-            true => book.sharing(&round.kinds).iter().filter_map(|kinds| book.look(kinds)).collect(),
-        }
+        book.go_on(round)
     }
 
     /// A claim has failed. Its group makes no other before [`resume`](Self::resume).
@@ -178,41 +197,62 @@ impl<W> Dispatch<W> {
     }
 
     /// A group whose claim has failed may claim again.
-    pub fn resume(&self, round: &Round<W>) -> Option<Round<W>> {
+    pub fn resume(&self, round: &Round<W>) -> Vec<Round<W>> {
         let mut book = self.0.lock();
-        book.groups.get_mut(&round.kinds)?.claiming = false;
-        book.look(&round.kinds)
+        book.news.doubt(&round.kinds);
+        book.go_on(round)
     }
 }
 
 impl<W> Book<W> {
-    fn group(&mut self, kinds: &Kinds) -> &mut Group {
-        if !self.groups.contains_key(kinds) {
-            self.forget_groups();
-            for kind in kinds.iter() {
-                self.by_kind.entry(kind.clone()).or_default().push(Arc::clone(kinds));
-            }
-        }
-        let new = || Group { news: MANY, ..Default::default() };
-        self.groups.entry(Arc::clone(kinds)).or_insert_with(new)
+    fn next_number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
     }
 
+    /// One more is in the group of these kinds.
+    fn enter(&mut self, kinds: &Kinds) -> u64 {
+        let id = match self.by_kinds.get(kinds) {
+            Some(id) => *id,
+            None => {
+                self.forget_groups();
+                let id = self.next_number();
+                self.news.add_group(kinds);
+                self.by_kinds.insert(Arc::clone(kinds), id);
+                let kinds = Arc::clone(kinds);
+                let group =
+                    Group { kinds, enlisted: 0, waiting: BTreeSet::new(), claiming: false, listed: None };
+                self.groups.insert(id, group);
+                id
+            }
+        };
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.enlisted += 1;
+            self.occupied += usize::from(group.enlisted == 1);
+        }
+        id
+    }
+
+    /// All at once when there are many, so that what it costs is shared by many that come and go.
     fn forget_groups(&mut self) {
-        let is_empty = |group: &Group| group.enlisted == 0 && !group.claiming;
-        if self.groups.values().filter(|group| is_empty(group)).count() <= EMPTY_GROUPS_MAX {
+        if self.groups.len() - self.occupied <= EMPTY_GROUPS_MAX {
             return;
         }
-        self.groups.retain(|_, group| !is_empty(group));
-        self.by_kind.retain(|_, groups| {
-            groups.retain(|kinds| self.groups.contains_key(kinds));
-            !groups.is_empty()
+        let Self { groups, by_kinds, news, .. } = self;
+        groups.retain(|_, group| {
+            let stays = group.enlisted > 0 || group.claiming;
+            if !stays {
+                by_kinds.remove(&group.kinds);
+                news.remove_group(&group.kinds);
+            }
+            stays
         });
     }
 
     /// Puts a taker where it belongs among those that wait.
     fn place(&mut self, id: u64) {
         let Some(taker) = self.takers.get_mut(&id) else { return };
-        let Some(group) = self.groups.get_mut(&taker.kinds) else { return };
+        let Some(group) = self.groups.get_mut(&taker.group) else { return };
         let since = match taker.turn.take() {
             Some(turn) => {
                 group.waiting.remove(&turn);
@@ -223,30 +263,53 @@ impl<W> Book<W> {
                 self.last
             }
         };
-        if taker.wanted > taker.coming {
+        if taker.waits() {
             let turn = Turn { held: taker.held + taker.coming, since, taker: id };
             group.waiting.insert(turn);
             taker.turn = Some(turn);
         }
     }
 
+    fn place_and_deal(&mut self, taker: u64) -> Option<Round<W>> {
+        self.place(taker);
+        let group = self.takers.get(&taker)?.group;
+        let round = self.deal(group);
+        self.list(group);
+        round
+    }
+
     fn leave(&mut self, id: u64) {
         let Some(taker) = self.takers.remove(&id) else { return };
-        if let Some(group) = self.groups.get_mut(&taker.kinds) {
+        if let Some(group) = self.groups.get_mut(&taker.group) {
             group.enlisted -= 1;
+            self.occupied -= usize::from(group.enlisted == 0);
             if let Some(turn) = taker.turn {
                 group.waiting.remove(&turn);
             }
         }
+        self.list(taker.group);
     }
 
-    /// The next claim of a group that has news and somebody who waits.
-    fn deal(&mut self, kinds: &Kinds) -> Option<Round<W>> {
-        let group = self.groups.get_mut(kinds)?;
-        if group.claiming || group.news == 0 || group.waiting.is_empty() {
+    /// Lists a group among those that are idle, or no more.
+    fn list(&mut self, id: u64) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let now = group.waiting.first().filter(|_| !group.claiming).copied();
+        if now != group.listed {
+            self.news.list(id, &group.kinds, group.listed, now);
+            group.listed = now;
+        }
+    }
+
+    /// The next claim of a group for which something may be ready and in which somebody waits.
+    fn deal(&mut self, id: u64) -> Option<Round<W>> {
+        let group = self.groups.get_mut(&id)?;
+        if group.claiming || group.waiting.is_empty() {
             return None;
         }
-        let most = group.news.min(CLAIM_MAX);
+        let most = self.news.ready(&group.kinds).min(CLAIM_MAX);
+        if most == 0 {
+            return None;
+        }
         let mut slots = Vec::new();
         while slots.len() < most
             && let Some(turn) = group.waiting.pop_first()
@@ -256,20 +319,33 @@ impl<W> Book<W> {
             taker.coming += 1;
             self.last += 1;
             let turn = Turn { held: turn.held + 1, since: self.last, ..turn };
-            taker.turn = (taker.wanted > taker.coming).then_some(turn);
+            taker.turn = taker.waits().then_some(turn);
             group.waiting.extend(taker.turn);
         }
-        if group.news != MANY {
-            group.news -= slots.len();
-        }
-        group.fresh = 0;
         group.claiming = true;
-        Some(Round { kinds: Arc::clone(kinds), slots })
+        let kinds = Arc::clone(&group.kinds);
+        self.list(id);
+        Some(Round { group: id, hints: self.news.hints(&kinds), kinds, slots })
     }
 
-    fn look(&mut self, kinds: &Kinds) -> Option<Round<W>> {
-        self.groups.get_mut(kinds)?.news = MANY;
-        self.deal(kinds)
+    /// What follows on a claim: the next one of its group, and where that does not take all that may be ready, those of
+    /// others that can run some of it. One for each kind is enough: what is left then is passed on by the end of that claim.
+    fn go_on(&mut self, round: &Round<W>) -> Vec<Round<W>> {
+        if let Some(group) = self.groups.get_mut(&round.group) {
+            group.claiming = false;
+        }
+        let mut next: Vec<Round<W>> = self.deal(round.group).into_iter().collect();
+        self.list(round.group);
+        let dealt = next.iter().map(|round| round.slots.len()).sum();
+        if self.news.ready(&round.kinds) <= dealt {
+            return next;
+        }
+        for kind in round.kinds.iter() {
+            if let Some(other) = self.news.first_idle(kind) {
+                next.extend(self.deal(other));
+            }
+        }
+        next
     }
 
     fn give_back<'a>(&mut self, slots: impl Iterator<Item = &'a (u64, Arc<W>)>)
@@ -283,145 +359,7 @@ impl<W> Book<W> {
             }
         }
     }
-
-    /// The other groups that can run some of these kinds.
-    fn sharing(&self, kinds: &Kinds) -> Vec<Kinds> {
-        let mut sharing: Vec<Kinds> =
-            kinds.iter().filter_map(|kind| self.by_kind.get(kind)).flatten().cloned().collect();
-        sharing.sort_unstable();
-        sharing.dedup();
-        sharing.retain(|other| other != kinds);
-        sharing
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn kinds(names: &[&str]) -> Kinds {
-        names.iter().map(|name| (*name).to_owned()).collect()
-    }
-
-    /// Enlists workers of these kinds with so many free slots each, and lets them find out that nothing is ready.
-    fn idle(dispatch: &Dispatch<()>, names: &[&str], free: usize, workers: usize) -> Vec<u64> {
-        let ids: Vec<u64> = (0..workers).map(|_| dispatch.enlist(&kinds(names), ())).collect();
-        for id in &ids {
-            if let Some(round) = dispatch.offer(*id, free, 0) {
-                assert!(dispatch.settle(&round, &[], true).is_empty());
-            }
-        }
-        ids
-    }
-
-    /// How many of the slots are whose.
-    fn dealt(round: &Round<()>, ids: &[u64]) -> Vec<usize> {
-        ids.iter().map(|id| round.slots.iter().filter(|(taker, _)| taker == id).count()).collect()
-    }
-
-    #[test]
-    fn a_burst_is_dealt_evenly() {
-        let dispatch = Dispatch::default();
-        let ids = idle(&dispatch, &["a"], 16, 4);
-
-        let first = dispatch.hint("a").unwrap();
-        (0..9).for_each(|_| assert!(dispatch.hint("a").is_none(), "a claim is under way"));
-        let rest = dispatch.settle(&first, &ids[..1], false).remove(0);
-
-        assert_eq!(dealt(&first, &ids), [1, 0, 0, 0]);
-        assert_eq!(dealt(&rest, &ids), [2, 3, 2, 2]);
-    }
-
-    #[test]
-    fn the_one_that_holds_fewer_comes_first() {
-        let dispatch = Dispatch::default();
-        let ids = idle(&dispatch, &["a"], 4, 2);
-        assert!(dispatch.offer(ids[0], 4, 3).is_none());
-
-        let round = dispatch.hint("a").unwrap();
-
-        assert_eq!(dealt(&round, &ids), [0, 1]);
-    }
-
-    #[test]
-    fn without_news_nobody_claims_and_after_them_once() {
-        let dispatch = Dispatch::default();
-        let ids = idle(&dispatch, &["a"], 1, 3);
-
-        assert!(ids.iter().all(|id| dispatch.offer(*id, 1, 0).is_none()));
-        let round = dispatch.hint("a").unwrap();
-        let after = dispatch.settle(&round, &ids[..1], false);
-
-        assert_eq!((round.slots.len(), after.len()), (1, 0));
-    }
-
-    #[test]
-    fn what_one_group_cannot_take_another_gets() {
-        let dispatch = Dispatch::default();
-        let few = idle(&dispatch, &["a"], 1, 1);
-        let others = idle(&dispatch, &["a", "b"], 1, 1);
-
-        let first = dispatch.hint("a").unwrap();
-        let second = dispatch.hint("a").unwrap();
-        let third = dispatch.hint("a");
-
-        assert_eq!((dealt(&first, &few), dealt(&second, &others)), (vec![1], vec![1]));
-        assert!(third.is_none());
-        dispatch.offer(others[0], 2, 0);
-        let next = dispatch.settle(&first, &few, false);
-        assert!(next.is_empty(), "the other's claim is under way: {next:?}");
-        assert_eq!(dispatch.settle(&second, &others, false).len(), 1, "the third job is still there");
-    }
-
-    #[test]
-    fn an_offer_counts_what_is_on_its_way() {
-        let dispatch = Dispatch::default();
-        let ids = idle(&dispatch, &["a"], 4, 1);
-        let round = dispatch.hint("a").unwrap();
-
-        dispatch.offer(ids[0], 1, 3);
-        dispatch.settle(&round, &ids, false);
-        assert!(dispatch.hint("a").is_none(), "its one slot is taken");
-
-        dispatch.taken(ids[0], 1);
-        assert!(dispatch.offer(ids[0], 1, 3).is_some());
-    }
-
-    #[test]
-    fn who_wants_no_more_meanwhile_is_not_offered_what_a_claim_left_over() {
-        let dispatch = Dispatch::default();
-        let ids = idle(&dispatch, &["a"], 3, 1);
-        let round = dispatch.hint("a").unwrap();
-
-        dispatch.offer(ids[0], 0, 0);
-        dispatch.settle(&round, &[], true);
-
-        assert!(dispatch.hint("a").is_none());
-    }
-
-    #[test]
-    fn who_has_left_gets_nothing_and_is_forgotten() {
-        let dispatch = Dispatch::default();
-        let ids = idle(&dispatch, &["a"], 1, 2);
-
-        dispatch.leave(ids[0]);
-        let round = dispatch.hint("a").unwrap();
-        dispatch.leave(ids[1]);
-        dispatch.settle(&round, &[], true);
-
-        assert_eq!(dealt(&round, &ids), [0, 1]);
-        assert!(dispatch.hint("a").is_none() && dispatch.0.lock().takers.is_empty());
-    }
-
-    #[test]
-    fn a_claim_that_failed_is_made_again_only_when_told() {
-        let dispatch = Dispatch::default();
-        idle(&dispatch, &["a"], 1, 1);
-        let round = dispatch.hint("a").unwrap();
-
-        dispatch.fail(&round);
-
-        assert!(dispatch.hint("a").is_none());
-        assert!(dispatch.resume(&round).is_some());
-    }
-}
+mod tests;

@@ -143,8 +143,10 @@ pub enum Command {
 pub enum LeaseEnd {
     /// The worker was silent for a whole lease. The attempt counts.
     Expired,
-    /// The claim was not accepted in time. Leaves no trace.
+    /// The claim was not accepted in time. Leaves no trace, but too many in a row end the job.
     Unaccepted,
+    /// The claim never reached a worker. Leaves no trace, and says nothing about the job.
+    Undelivered,
     /// The attempt was silent for longer than the job's `progress_timeout`. The attempt counts.
     Stalled,
     /// The process that ran the attempt stopped. The attempt does not count.

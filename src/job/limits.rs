@@ -62,7 +62,7 @@ pub const FAILURE_MESSAGE_BYTES_MAX: usize = 8 << 10;
 pub const FAILURE_DETAILS_BYTES_MAX: usize = 16 << 10;
 /// Attempts that only a stop of the server ended; a job that sees more of them may well be what stops it.
 pub const RESTARTS_MAX: u32 = 10;
-/// Claims that no worker accepted: a job that sees more of them may well be what kills its workers.
+/// Claims in a row that no worker accepted in time: a job that sees more of them may well be what kills its workers.
 pub const UNACCEPTED_MAX: u32 = 100;
 /// Attempts that were given back.
 pub const RELEASES_MAX: u32 = 1_000;

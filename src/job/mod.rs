@@ -97,6 +97,8 @@ pub struct Job {
     /// How long its lease lasts without a sign of the holder, where that is not the server's own term. Not in the lease:
     /// what version 2 of the stored form has added lies at the end.
     pub lease_term: Option<Duration>,
+    /// The claims in a row that reached a worker and were not accepted in time. Version 3 has added it.
+    pub unaccepted: u32,
     /// What its attempts have sent. Kept apart from the rest, since it changes far more often.
     #[serde(skip)]
     pub emitted: Emitted,
@@ -201,6 +203,7 @@ impl Job {
             state_sequence: 1,
             state_time: now,
             lease_term: None,
+            unaccepted: 0,
             emitted: Emitted::default(),
         }
     }

@@ -159,7 +159,7 @@ impl JobService for Jobs {
         &self,
         request: Request<proto::CountJobsRequest>,
     ) -> Result<Response<proto::CountJobsResponse>, Status> {
-        let kinds = filter::checked_kinds(request.into_inner().kinds, "kinds");
+        let kinds = filter::checked_kinds(request.into_inner().kinds, "kinds", filter::KINDS_MAX);
         let kinds = kinds.map_err(status::invalid)?;
         // One more tells whether there are more.
         let counts = self.engine.count(DEFAULT_TENANT, kinds, COUNTS_MAX + 1).await.map_err(refused)?;

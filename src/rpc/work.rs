@@ -175,12 +175,13 @@ impl Session {
                     }
                     Err(status) => return Some(Err(status)),
                 },
-                leased = self.place.next() => match leased {
-                    Ok(leased) => leased.into_iter().for_each(|leased| self.assign(leased)),
-                    Err(error) => return Some(Err(status::status(&error))),
-                },
                 Some(reported) = self.reports.next() => self.answer(reported),
                 Some((token, orders)) = self.orders.next() => self.direct(token, orders),
+                // One at a time, and last: what was reported is not to wait behind many jobs.
+                leased = self.place.next() => match leased {
+                    Ok(leased) => self.assign(leased),
+                    Err(error) => return Some(Err(status::status(&error))),
+                },
                 _ = self.stopping.changed() => self.stop(),
                 () = &mut self.silence => if let Some(end) = self.miss() {
                     return Some(Err(end));

@@ -49,17 +49,17 @@ impl WorkerService for Workers {
         let waited = async {
             looked.await?;
             tokio::time::sleep(wanted.wait).await;
-            Ok::<_, Error>(Vec::new())
+            Ok::<_, Error>(None)
         };
-        let leased = tokio::select! {
+        let first = tokio::select! {
             biased;
-            leased = place.next() => leased,
+            leased = place.next() => leased.map(Some),
             _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => {
                 Err(Error::Unavailable("the server is stopping".into()))
             }
             none = waited => none,
         };
-        let assignments = self.assignments(&place, leased.map_err(refused)?);
+        let assignments = self.assignments(&mut place, first.map_err(refused)?);
         let terms = lease::terms(&self.engine.lease_terms(wanted.worker.term));
         Ok(Response::new(proto::LeaseJobsResponse { assignments, terms: Some(terms) }))
     }
@@ -133,21 +133,25 @@ impl WorkerService for Workers {
 }
 
 impl Workers {
-    /// As many of these as fit into an answer; the others are given back.
-    fn assignments(&self, place: &Place, leased: Vec<Leased>) -> Vec<proto::Assignment> {
+    /// The first job, and as many of those that have come with it as fit into an answer. The others are given back.
+    fn assignments(&self, place: &mut Place, first: Option<Leased>) -> Vec<proto::Assignment> {
+        // What came now would only be given back.
+        place.offer(0);
         let now = self.engine.now();
-        let mut assignments: Vec<proto::Assignment> = Vec::with_capacity(leased.len());
-        let (mut bytes, mut left) = (0, Vec::new());
-        for leased in leased {
+        let mut assignments: Vec<proto::Assignment> = Vec::new();
+        let mut bytes = 0;
+        let mut next = first;
+        while let Some(leased) = next {
             let token = leased.token;
             let assignment = lease::assignment(leased, now);
             bytes += assignment.encoded_len();
-            match bytes <= ANSWER_BYTES_MAX || assignments.is_empty() {
-                true => assignments.push(assignment),
-                false => left.push(token),
+            if bytes > ANSWER_BYTES_MAX && !assignments.is_empty() {
+                place.give_up(vec![token]);
+                break;
             }
+            assignments.push(assignment);
+            next = place.more();
         }
-        place.give_up(left);
         assignments
     }
 }

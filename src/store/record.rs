@@ -8,9 +8,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The version of every record that is written now.
-const VERSION: u8 = 2;
-/// The one before. What version 2 has added to some of them is one field at the end, whose empty form is this byte.
-const VERSION_1: u8 = 1;
+const VERSION: u8 = 3;
+/// What each version since the first has added to some of them is one field at the end, whose empty form is this byte. What
+/// is behind the end of a record is not looked at.
 const EMPTY: u8 = 0;
 const CRC_BYTES: usize = 4;
 /// Room for nearly every record, so that it need not move while it grows.
@@ -70,8 +70,9 @@ pub fn decode<T: DeserializeOwned>(position: Position, columns: &[&[u8]], record
     }
     match payload.split_first() {
         Some((&VERSION, value)) => postcard::from_bytes(value).map_err(|error| position.damaged(error)),
-        Some((&VERSION_1, value)) => {
-            postcard::from_bytes(&[value, &[EMPTY]].concat()).map_err(|error| position.damaged(error))
+        Some((version @ 1..VERSION, value)) => {
+            let added = vec![EMPTY; usize::from(VERSION - version)];
+            postcard::from_bytes(&[value, &added].concat()).map_err(|error| position.damaged(error))
         }
         Some((version, _)) => Err(position.damaged(format_args!("its version is {version}"))),
         None => Err(position.damaged("it is empty")),

@@ -6,7 +6,7 @@ use crate::proto;
 use prost::Message;
 
 /// How many kinds a filter may name; each is looked for on its own.
-const KINDS_MAX: usize = 64;
+pub const KINDS_MAX: usize = 64;
 /// How many states it may name; there are nine, and somebody's list of them may have doubles.
 const STATES_MAX: usize = 64;
 
@@ -31,7 +31,7 @@ pub fn filter(filter: Option<proto::JobFilter>) -> Result<Filter, Violations> {
     // However often a state is named, it is meant once.
     let named: Vec<State> = states.collect();
     let states = State::ALL.into_iter().filter(|state| named.contains(state)).collect();
-    let kinds = match checked_kinds(kinds, "filter.kinds") {
+    let kinds = match checked_kinds(kinds, "filter.kinds", KINDS_MAX) {
         Ok(kinds) => kinds,
         Err(others) => {
             violations.extend(others);
@@ -58,10 +58,10 @@ pub fn filter(filter: Option<proto::JobFilter>) -> Result<Filter, Violations> {
     }
 }
 
-/// Kinds that are looked for, each once.
-pub fn checked_kinds(mut kinds: Vec<String>, field: &str) -> Result<Vec<String>, Violations> {
-    if kinds.len() > KINDS_MAX {
-        let text = format!("there are {} kinds; the limit is {KINDS_MAX}", kinds.len());
+/// Kinds that are looked for, each once; no more than `most` are named.
+pub fn checked_kinds(mut kinds: Vec<String>, field: &str, most: usize) -> Result<Vec<String>, Violations> {
+    if kinds.len() > most {
+        let text = format!("there are {} kinds; the limit is {most}", kinds.len());
         return Err(vec![Violation::new(field, text)]);
     }
     let mut violations = Violations::new();

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// How many jobs one call takes.
 const JOBS_MAX: i32 = 100;
+/// How many kinds a worker may run; a claim looks for each of them.
+const KINDS_MAX: usize = 100;
 /// How long a call waits for one.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long a lease may last without a sign of its holder, where the worker asks for it.
@@ -114,7 +116,8 @@ fn worker(check: &mut Check, name: String, kinds: Vec<String>) -> Worker {
     check.characters("worker_id", &name, WORKER_ID_CHARACTERS_MAX);
     check.that(!kinds.is_empty(), "kinds", || "at least one kind is required".to_owned());
     // In order, so that all who can run the same are one group.
-    let kinds: Arc<[String]> = check.take(checked_kinds(kinds, "kinds")).unwrap_or_default().into();
+    let kinds: Arc<[String]> =
+        check.take(checked_kinds(kinds, "kinds", KINDS_MAX)).unwrap_or_default().into();
     Worker { name, kinds, in_process: false, term: None }
 }
 

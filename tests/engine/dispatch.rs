@@ -36,6 +36,20 @@ async fn a_start_wakes_a_worker_that_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_wakes_a_call_from_elsewhere_that_had_looked_in_vain() {
+    let bench = Bench::new().await;
+    let mut call = bench.engine.enlist(&remote());
+    call.offer(1);
+    within(call.looked()).await.unwrap();
+    assert!(at_once(call.next()).await.is_none());
+
+    let job = bench.start().await;
+
+    // Time stands still, so nobody looks again of himself.
+    assert_eq!(within(call.next()).await.unwrap().token.job, job);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_retry_that_becomes_due_wakes_a_worker_that_waits() {
     let bench = Bench::new().await;
     let leased = bench.run().await;
@@ -223,4 +237,104 @@ async fn the_best_job_of_a_key_comes_first_and_each_one_comes(
 
     let expected: Vec<JobId> = [running].into_iter().chain(jobs.into_iter().map(|(_, id)| id)).collect();
     assert_eq!(order, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_never_reached_a_worker_waits_as_long_as_it_takes() {
+    let bench = Bench::new().await;
+    let job = bench.start().await;
+
+    for _ in 0..2 * limits::UNACCEPTED_MAX {
+        let place = bench.engine.enlist(&remote());
+        place.offer(1);
+        bench.settle().await;
+        drop(place);
+        bench.settle().await;
+    }
+    let leased = bench.lease_for(&remote()).await;
+    assert!(leased.token.epoch > 2 * limits::UNACCEPTED_MAX, "it was claimed each time");
+    bench.pass(10 * SECOND).await;
+
+    assert_eq!(bench.state(job).await, State::Pending);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_elsewhere_is_given_a_job_by_a_server_that_stops() {
+    let bench = Bench::new().await;
+    let job = bench.start().await;
+    bench.engine.drain(SECOND);
+
+    let place = bench.engine.enlist(&remote());
+    place.offer(1);
+    bench.settle().await;
+
+    assert_eq!(bench.get(job).await.job.epoch, 0);
+    assert_eq!(bench.lease().await.token.job, job, "the pool has a time of its own");
+}
+
+/// Starts jobs so large that no two are claimed at once.
+async fn start_large(bench: &Bench, count: usize) -> Vec<JobId> {
+    let mut jobs = Vec::new();
+    for _ in 0..count {
+        let input = vec![b' '; 900 << 10].into();
+        jobs.push(bench.start_spec(Spec { input, ..spec("work") }).await);
+    }
+    jobs
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_jobs_are_there_one_after_the_other_without_a_pause() {
+    let bench = Bench::new().await;
+    let jobs = start_large(&bench, 5).await;
+    let mut place = bench.engine.enlist(&remote());
+
+    place.offer(5);
+    for job in jobs {
+        assert_eq!(within(place.next()).await.unwrap().token.job, job);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_does_not_take_its_jobs_keeps_no_more_than_a_few_from_others() {
+    let bench = Bench::new().await;
+    let jobs = start_large(&bench, 20).await;
+    let mut slow = bench.engine.enlist(&remote());
+    slow.offer(10_000);
+    bench.settle().await;
+
+    let mut claimed = Vec::new();
+    for job in &jobs {
+        claimed.extend((bench.get(*job).await.job.epoch > 0).then_some(*job));
+    }
+    assert_eq!(claimed, jobs[..1]);
+
+    // Once it takes them, all of them come.
+    for job in &jobs[..10] {
+        assert_eq!(within(slow.next()).await.unwrap().token.job, *job);
+        bench.settle().await;
+    }
+    drop(slow);
+    bench.settle().await;
+    let rest = bench.lease_for(&remote()).await;
+    assert_eq!(rest.token.job, jobs[10], "what it had not taken is free at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_that_came_together_are_handed_out_one_by_one_and_the_others_are_given_back() {
+    let bench = Bench::new().await;
+    let mut jobs = Vec::new();
+    for _ in 0..3 {
+        jobs.push(bench.start().await);
+    }
+    let mut place = bench.engine.enlist(&remote());
+    place.offer(3);
+    bench.settle().await;
+
+    let first = within(place.next()).await.unwrap();
+    drop(place);
+    bench.settle().await;
+    let others = within(bench.engine.lease(&remote(), 3)).await.unwrap();
+
+    assert_eq!(first.token.job, jobs[0]);
+    assert_eq!(others.iter().map(|leased| leased.token.job).collect::<Vec<_>>(), jobs[1..]);
 }

@@ -3,6 +3,8 @@
 /// What must never be broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Law {
+    /// A lease is given of a job that waits and that nobody holds, so at most one is alive.
+    OneHolder,
     /// Only the lease that holds the job records anything.
     OneLease,
     /// Only the keeper of the lease that holds the job takes it back.
@@ -22,7 +24,8 @@ pub enum Law {
 }
 
 /// All of them.
-pub const LAWS: [Law; 8] = [
+pub const LAWS: [Law; 9] = [
+    Law::OneHolder,
     Law::OneLease,
     Law::OneKeeper,
     Law::OneOutcome,
@@ -36,6 +39,7 @@ pub const LAWS: [Law; 8] = [
 /// What must be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sight {
+    SecondLeaseRefused,
     Success,
     FailureByAttempts,
     CancelAtOnce,
@@ -52,7 +56,8 @@ pub enum Sight {
 }
 
 /// All of them.
-pub const SIGHTS: [Sight; 13] = [
+pub const SIGHTS: [Sight; 14] = [
+    Sight::SecondLeaseRefused,
     Sight::Success,
     Sight::FailureByAttempts,
     Sight::CancelAtOnce,

@@ -9,6 +9,8 @@ use std::rc::Rc;
 /// What a server does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
+    /// Gives a job away that somebody has.
+    LeasesWhatIsHeld,
     /// Takes every report for one of whoever holds the job.
     NoFencing,
     /// Takes back whatever lease there is, though another one was meant.
@@ -27,6 +29,9 @@ impl World {
     /// The job as the server takes it to be.
     pub fn believed_job(&self, command: &Command) -> Rc<Job> {
         let job = match (self.mutant, command) {
+            (Some(Mutant::LeasesWhatIsHeld), Command::Lease { .. }) if self.job.lease.is_some() => {
+                Job { state: State::Pending, lease: None, ..Job::clone(&self.job) }
+            }
             (Some(Mutant::ForgetsEndedLeases), _) => Job { ended_lease: None, ..Job::clone(&self.job) },
             (Some(Mutant::CancelDoesNotWin), Command::Complete { .. })
                 if self.job.state == State::Cancelling =>

@@ -82,13 +82,16 @@ fn does(step: &mut Step<World>, command: Command, now: Timestamp) -> Outcome {
 
 fn lease(step: &mut Step<World>) {
     let epoch = step.world.job.epoch + 1;
+    let (ready, held) = (step.world.job.place() == Place::Ready, step.world.job.lease.is_some());
     let zombies = step.world.workers.iter().filter(|worker| **worker != Worker::Idle).count();
     let (keeper, secret) = (Keeper(step.world.keeper), secret(epoch));
     let command =
         Command::Lease { worker: "w".into(), keeper, secret, in_process: false, term: None, accept: false };
     if does(step, command, START).is_err() {
+        step.seen.extend(held.then_some(Sight::SecondLeaseRefused));
         return;
     }
+    step.broken.extend((!ready).then_some(Law::OneHolder));
     if let Some(idle) = step.world.workers.iter_mut().find(|worker| **worker == Worker::Idle) {
         *idle = Worker::Working { epoch, wrote: false, last_word: None };
     }

@@ -72,7 +72,7 @@ pub enum Answer {
 /// Something that may happen.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// An idle worker is given the job.
+    /// The server is asked to give an idle worker the job, whether somebody has it or not.
     Lease,
     /// A worker sends a report.
     Send { worker: usize, report: Report },
@@ -201,15 +201,16 @@ impl World {
         let expired = |epoch, keeper| Action::EndLease { epoch, keeper, cause: LeaseEnd::Expired };
         let (epoch, keeper) = (self.job.epoch, self.keeper);
         actions.extend((1..=epoch).map(|epoch| expired(epoch, keeper)));
+        // Also where somebody has it; but where nobody is there to take it, it would be as if its worker had crashed.
+        let idle = self.workers.contains(&Worker::Idle) || self.job.place() != Place::Ready;
+        if idle && epoch < self.bounds.leases {
+            actions.push(Action::Lease);
+        }
         if ended {
             return actions;
         }
         actions.extend((1..keeper).map(|keeper| expired(epoch, keeper)));
         actions.push(Action::EndLease { epoch, keeper, cause: LeaseEnd::Unaccepted });
-        let idle = self.workers.contains(&Worker::Idle);
-        if idle && self.job.place() == Place::Ready && epoch < self.bounds.leases {
-            actions.push(Action::Lease);
-        }
         if self.job.next_due().is_some() {
             actions.push(Action::Wait);
         }

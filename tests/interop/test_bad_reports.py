@@ -18,7 +18,7 @@ for _ in range(30):
 BAD = {
     "LeaseJobs": {
         "worker_id": ["", "w" * 129, "ü" * 129],
-        "kinds": [[], *(([kind], "kinds[0]") for kind in ["", *KINDS]), [f"kind-{n}" for n in range(65)]],
+        "kinds": [[], *(([kind], "kinds[0]") for kind in ["", *KINDS]), [f"kind-{n}" for n in range(101)]],
         "max_jobs": [-1, 101, 2**31 - 1],
         "wait": [*DURATIONS, {"seconds": 31}],
         "lease_duration": [*DURATIONS, {}, {"nanos": 999_999_999}, {"seconds": 3601}],

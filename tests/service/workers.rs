@@ -169,6 +169,7 @@ async fn a_call_wakes_when_a_job_starts_and_brings_all_that_its_worker_needs() {
     request.metadata_mut().insert("traceparent", parent.parse().unwrap());
     request.metadata_mut().insert("tracestate", "a=1".parse().unwrap());
 
+    // That it wakes at once is shown in `tests/engine`, where time stands still.
     let job = ok(client.start_job(request)).await;
     let assignment = within(waiting).await.unwrap();
 
@@ -481,40 +482,67 @@ async fn cancels_and_completions_that_race_agree_with_what_became_of_the_job() {
 }
 
 #[tokio::test]
-async fn jobs_are_dealt_evenly_among_workers_that_wait() {
+async fn jobs_are_dealt_evenly_among_workers_of_any_size_that_come_back_for_more() {
+    const SLOTS: [usize; 4] = [3, 8, 8, 16];
     let server = patient_server().await;
     let mut client = server.client().await;
-    let mut streams = Vec::new();
-    for number in 0..5 {
+    let (told, mut heard) = mpsc::channel(100);
+    let mut asks = Vec::new();
+    for number in 0..SLOTS.len() {
         let mut workers = workers(&server.url()).await;
-        let (stream, _) = Stream::open(&mut workers, &format!("worker-{number}"), &[]).await;
-        stream.credit(8, 0).await;
-        streams.push(stream);
+        let (mut stream, _) = Stream::open(&mut workers, &format!("worker-{number}"), &[]).await;
+        asks.push(stream.asks.clone());
+        let told = told.clone();
+        tokio::spawn(async move { while told.send((number, stream.next().await)).await.is_ok() {} });
     }
-    let (assigned, mut seen) = mpsc::channel(100);
-    for (number, mut stream) in streams.into_iter().enumerate() {
-        let assigned = assigned.clone();
-        tokio::spawn(async move {
-            loop {
-                stream.assignment().await;
-                assigned.send(number).await.unwrap();
-            }
-        });
-    }
-    let mut counts = [0; 5];
-    let mut spread = async |jobs: usize| {
-        for _ in 0..jobs {
-            counts[within(seen.recv()).await.unwrap()] += 1;
-        }
-        counts.iter().max().unwrap() - counts.iter().min().unwrap()
+    let mut held: [Vec<String>; 4] = Default::default();
+    let mut received = [0; 4];
+    let mut seed = 7_u64;
+    let mut random = move |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) as usize % below
     };
+    let ask = async |number: usize, message| {
+        asks[number].send(WorkRequest { message: Some(message) }).await.unwrap();
+    };
+    for number in 0..SLOTS.len() {
+        ask(number, Ask::Credit(work_request::Credit { free_slots: SLOTS[number] as i32, received: 0 }))
+            .await;
+        // Requests are taken in their order: an answer to this one means that the credit is known.
+        ask(number, Ask::Heartbeat(HeartbeatRequest::default())).await;
+        assert!(matches!(within(heard.recv()).await, Some((_, Answer::Directives(_)))));
+    }
 
-    let requests = vec![start(KIND, "{}"); 17];
-    ok(client.batch_start_jobs(BatchStartJobsRequest { requests })).await;
-    assert!(spread(17).await <= 2);
-    for _ in 0..20 {
-        ok(client.start_job(start(KIND, "{}"))).await;
-        assert!(spread(1).await <= 2);
+    for round in 0..40 {
+        let free = SLOTS.iter().sum::<usize>() - held.iter().map(Vec::len).sum::<usize>();
+        let jobs = if round == 0 { 17 } else { 1 + random(free.min(9)) };
+        let requests = vec![start(KIND, "{}"); jobs];
+        ok(client.batch_start_jobs(BatchStartJobsRequest { requests })).await;
+        let mut dealt = [0; 4];
+        for _ in 0..jobs {
+            let Some((number, Answer::Assignment(assignment))) = within(heard.recv()).await else {
+                panic!("something else came");
+            };
+            held[number].push(assignment.lease_token);
+            received[number] += 1;
+            dealt[number] += 1;
+        }
+        let counts = held.each_ref().map(Vec::len);
+        for (one, other) in (0..4).flat_map(|one| (0..4).map(move |other| (one, other))) {
+            let fair = dealt[one] == 0 || counts[other] == SLOTS[other] || counts[one] <= counts[other] + 2;
+            assert!(fair, "round {round}: {dealt:?} of {jobs} jobs were dealt, so that {counts:?} are held");
+        }
+
+        for _ in 0..=random(counts.iter().sum()) {
+            let number = random(4);
+            let Some(token) = held[number].pop() else { continue };
+            ask(number, Ask::Complete(complete(&token, None))).await;
+            assert!(matches!(within(heard.recv()).await, Some((_, Answer::Ack(_)))));
+            let free_slots = (SLOTS[number] - held[number].len()) as i32;
+            ask(number, Ask::Credit(work_request::Credit { free_slots, received: received[number] })).await;
+            ask(number, Ask::Heartbeat(HeartbeatRequest::default())).await;
+            assert!(matches!(within(heard.recv()).await, Some((_, Answer::Directives(_)))));
+        }
     }
 }
 
@@ -571,6 +599,21 @@ async fn a_worker_is_told_at_once_and_a_bad_report_costs_itself_only() {
     assert_eq!(cancel.action(), directive::Action::Cancel);
     assert!(cancel.grace.is_some());
     assert_eq!(stream.ack().await.state(), State::Cancelled);
+}
+
+#[tokio::test]
+async fn a_worker_may_run_a_hundred_kinds() {
+    let server = patient_server().await;
+    let (mut client, mut workers) = (server.client().await, workers(&server.url()).await);
+    let kinds = |count| (1..count).map(|number| format!("kind-{number}")).chain([KIND.into()]).collect();
+    let job = ok(client.start_job(start(KIND, "{}"))).await;
+
+    let call = |count| LeaseJobsRequest { kinds: kinds(count), ..call(1, Duration::ZERO) };
+    let (code, _, details) = refused(workers.lease_jobs(call(101))).await;
+    let leased = ok(workers.lease_jobs(call(100))).await.assignments;
+
+    assert_eq!((code, fields(&details)), (Code::InvalidArgument, vec!["kinds".to_owned()]));
+    assert_eq!(leased[0].job.as_ref().unwrap().id, job.id);
 }
 
 #[tokio::test]

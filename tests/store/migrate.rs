@@ -2,6 +2,7 @@
 //!
 //! The fixtures were made by those servers themselves. Version 1: jobs in seven states, two with request ids, three of a
 //! concurrency key; one was running when it was killed. Version 2: jobs in six states, three of them with labels.
+//! Version 3: six jobs, of which one was claimed and one ran, both under leases with terms of their own.
 
 use crate::bench::{QUEUE_MAX, WHOLE};
 use crate::builders::{first, wish};
@@ -96,7 +97,7 @@ fn everything_is_there_and_can_be_listed_counted_and_claimed() {
     let [Outcome::Claim(dealt), Outcome::Prune(pruned)] = &outcomes[..] else { panic!("{outcomes:?}") };
     assert_eq!((dealt.claimed.len(), pruned.forgotten.len()), (2, 3));
     drop(store);
-    assert_eq!((rows(&database).len(), version(&database)), (7, 3));
+    assert_eq!((rows(&database).len(), version(&database)), (7, 4));
 }
 
 #[test]
@@ -165,5 +166,34 @@ fn the_records_of_version_2_are_read_and_go_on() {
 
     let store = SqliteStore::open(folder.path(), SETTINGS).unwrap();
     let found = store.get(&[running.id], Parts::FULL).unwrap().remove(0).unwrap();
-    assert_eq!((found.job.emitted.stage.as_str(), version(&database)), ("later", 3));
+    assert_eq!((found.job.emitted.stage.as_str(), version(&database)), ("later", 4));
+}
+
+#[test]
+fn the_records_of_version_3_are_read_and_go_on() {
+    let (folder, database) = of_version(3);
+    assert_eq!((rows(&database).len(), version(&database)), (6, 3));
+
+    let store = SqliteStore::open(folder.path(), SETTINGS).unwrap();
+
+    let all = list(&store, &Filter::default());
+    assert_eq!(all.len(), 6);
+    assert!(all.iter().all(|one| one.job.unaccepted == 0));
+    let of = |kind: &str| &all.iter().find(|one| one.job.kind == kind).unwrap().job;
+    let term = |job: &Job| job.lease_term.map(|term| term.as_secs());
+    assert_eq!((term(of("claimed")), term(of("running"))), (Some(60), Some(3_600)));
+    let (claimed, lease) = (of("claimed"), of("claimed").lease.as_ref().unwrap());
+    let lapse = longhaul::job::Command::EndLease {
+        epoch: claimed.epoch,
+        keeper: lease.keeper,
+        cause: LeaseEnd::Unaccepted,
+        live: Live::default(),
+        jitter: 0.0,
+    };
+    store.commit(vec![Operation::Apply(claimed.id, Box::new(lapse))], claimed.state_time).unwrap();
+    drop(store);
+
+    let store = SqliteStore::open(folder.path(), SETTINGS).unwrap();
+    let found = store.get(&[claimed.id], Parts::FULL).unwrap().remove(0).unwrap();
+    assert_eq!((found.job.unaccepted, version(&database)), (1, 4));
 }

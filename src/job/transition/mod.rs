@@ -171,6 +171,7 @@ impl Step {
         }
         job.attempt += 1;
         job.counted_attempts += 1;
+        job.unaccepted = 0;
         job.start_time.get_or_insert(now);
         job.attempt_start_time = Some(now);
         let change = StateChange { reason: reason::ACCEPTED.into(), ..self.change_to(State::Running) };

@@ -44,13 +44,19 @@ impl Step {
         match (self.job.state, cause) {
             (State::Pending, cause) => {
                 self.lapse(EndedBy::Server);
-                // Every lease but these began an attempt. A job that kills its worker at first sight ends so.
-                if cause == LeaseEnd::Unaccepted && self.job.epoch - self.job.attempt >= UNACCEPTED_MAX {
-                    let text = format!("the job was handed out {UNACCEPTED_MAX} times and never accepted");
+                if cause == LeaseEnd::Unaccepted {
+                    self.job.unaccepted += 1;
+                }
+                // A job that kills its worker at first sight ends so.
+                if self.job.unaccepted >= UNACCEPTED_MAX {
+                    let text =
+                        format!("the job was handed out {UNACCEPTED_MAX} times in a row and never accepted");
                     self.end_with(State::Failed, Failure::new(reason::NOT_ACCEPTED, text).permanent());
                 }
             }
-            (State::Running | State::Cancelling, LeaseEnd::Unaccepted) => return Err(Refusal::Accepted),
+            (State::Running | State::Cancelling, LeaseEnd::Unaccepted | LeaseEnd::Undelivered) => {
+                return Err(Refusal::Accepted);
+            }
             (State::Running, LeaseEnd::Expired) => {
                 let failure = Failure::new(reason::LEASE_EXPIRED, "the worker was silent for a whole lease");
                 self.fail_attempt(EndedBy::Server, failure, AfterFailure::Again, live);
@@ -71,7 +77,7 @@ impl Step {
                 let why = match cause {
                     LeaseEnd::Restarted => reason::SERVER_RESTART,
                     LeaseEnd::Stalled => reason::STALLED,
-                    LeaseEnd::Expired | LeaseEnd::Unaccepted => reason::LEASE_EXPIRED,
+                    LeaseEnd::Expired | LeaseEnd::Unaccepted | LeaseEnd::Undelivered => reason::LEASE_EXPIRED,
                 };
                 self.let_go(EndedBy::Server, why, live);
             }

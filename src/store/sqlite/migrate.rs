@@ -10,7 +10,7 @@ pub fn bring_up(connection: &mut Connection, version: u32, tables: &str) -> Resu
     if version == 1 {
         from_version_1(&moment, tables)?;
     }
-    // Version 2 differs in its records alone, each of which tells its own version.
+    // Versions 2 and 3 differ in their records alone, each of which tells its own version.
     moment.execute("UPDATE meta SET value = ?1 WHERE name = 'version'", [VERSION])?;
     Ok(moment.commit()?)
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The version of the tables and of the records in them.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// What every connection is set to. FULL: each commit is on the disk before it is answered.
 const PRAGMAS: &str = "PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF;

@@ -68,6 +68,7 @@ fn wanted() -> impl Strategy<Value = Wanted> {
         2 => Just(Deed::Release),
         1 => Just(Deed::EndLease(LeaseEnd::Expired)),
         1 => Just(Deed::EndLease(LeaseEnd::Unaccepted)),
+        1 => Just(Deed::EndLease(LeaseEnd::Undelivered)),
         1 => Just(Deed::EndLease(LeaseEnd::Stalled)),
         1 => Just(Deed::EndLease(LeaseEnd::Restarted)),
         1 => Just(Deed::Cancel),

@@ -30,6 +30,7 @@ release+delay     LeaseLost LeaseLost LeaseLost SCHEDULED   SCHEDULED     LeaseL
 release/stale     LeaseLost LeaseLost LeaseLost LeaseLost   LeaseLost     LeaseLost LeaseLost    LeaseLost LeaseLost LeaseLost    LeaseLost
 end/expired       LeaseLost LeaseLost LeaseLost PENDING     PENDING       LeaseLost CANCELLED    LeaseLost LeaseLost LeaseLost    LeaseLost
 end/unaccepted    LeaseLost LeaseLost LeaseLost PENDING     Accepted      LeaseLost Accepted     LeaseLost LeaseLost LeaseLost    LeaseLost
+end/undelivered   LeaseLost LeaseLost LeaseLost PENDING     Accepted      LeaseLost Accepted     LeaseLost LeaseLost LeaseLost    LeaseLost
 end/stalled       LeaseLost LeaseLost LeaseLost PENDING     RETRYING      LeaseLost CANCELLED    LeaseLost LeaseLost LeaseLost    LeaseLost
 end/restarted     LeaseLost LeaseLost LeaseLost PENDING     PENDING       LeaseLost CANCELLED    LeaseLost LeaseLost LeaseLost    LeaseLost
 end/other-keeper  LeaseLost LeaseLost LeaseLost OtherKeeper OtherKeeper   LeaseLost OtherKeeper  LeaseLost LeaseLost LeaseLost    LeaseLost
@@ -114,6 +115,7 @@ fn command_of(row: &str, own: LeaseToken) -> Option<Command> {
     let release = |delay| Command::Release { lease, reason: "".into(), delay, live: live() };
     let cause = match manner {
         "unaccepted" => LeaseEnd::Unaccepted,
+        "undelivered" => LeaseEnd::Undelivered,
         "stalled" => LeaseEnd::Stalled,
         "restarted" => LeaseEnd::Restarted,
         _ => LeaseEnd::Expired,
@@ -163,6 +165,7 @@ fn rows_of(command: &Command) -> &'static [&'static str] {
         Command::EndLease { .. } => &[
             "end/expired",
             "end/unaccepted",
+            "end/undelivered",
             "end/stalled",
             "end/restarted",
             "end/other-keeper",

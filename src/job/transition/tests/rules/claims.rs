@@ -58,6 +58,48 @@ fn attempts_that_began_are_none_of_those_claims() {
 }
 
 #[test]
+fn a_claim_that_never_reached_a_worker_says_nothing_about_its_job() {
+    let mut life = Life::new(options());
+    for _ in 0..2 * UNACCEPTED_MAX {
+        life.claim(false).unwrap();
+        assert_eq!(life.ends(LeaseEnd::Undelivered), Ok(State::Pending));
+    }
+
+    life.claim(false).unwrap();
+
+    assert_eq!(life.ends(LeaseEnd::Unaccepted), Ok(State::Pending));
+    assert_eq!((life.events.len(), life.job.unaccepted), (1, 1));
+}
+
+#[test]
+fn a_claim_that_is_given_back_at_once_was_in_good_hands() {
+    let mut life = Life::new(options());
+    for _ in 0..2 * UNACCEPTED_MAX {
+        life.claim(false).unwrap();
+        life.releases(Duration::ZERO).unwrap();
+    }
+
+    life.claim(false).unwrap();
+
+    assert_eq!(life.ends(LeaseEnd::Unaccepted), Ok(State::Pending));
+}
+
+#[test]
+fn an_acceptance_makes_up_for_all_claims_before_it() {
+    let mut life = Life::new(options());
+    for _ in 0..3 {
+        for _ in 1..UNACCEPTED_MAX {
+            life.claim(false).unwrap();
+            assert_eq!(life.ends(LeaseEnd::Unaccepted), Ok(State::Pending));
+        }
+        life.begin();
+        life.releases(Duration::ZERO).unwrap();
+    }
+
+    assert_eq!((life.job.unaccepted, life.job.attempt), (0, 3));
+}
+
+#[test]
 fn a_stage_is_entered_once_and_again_in_the_next_attempt() {
     let mut life = Life::running(options());
     for stage in ["one", "one", "two", "two", "one"] {
