@@ -4,7 +4,8 @@
 //! disk.
 
 use super::error::Error;
-use super::output::{Begun, Output};
+use super::output::Output;
+use super::sent::Begun;
 use crate::job::limits::METRICS_MAX;
 use crate::job::{Job, JobId, LeaseEnd, LeaseToken, Live, Metrics, Progress, Refusal, State, Timestamp};
 use crate::store::LiveUpdate;
@@ -152,7 +153,7 @@ impl Leases {
             let_go_by: job.cancel_deadline.unwrap_or(now),
             progress_timeout: job.options.progress_timeout,
             last_sign: now,
-            emitted: if lease.accepted { Begun::of(job) } else { Begun::default() },
+            emitted: Begun::of(job),
             output: None,
             has_place: lease.in_process && job.options.concurrency.is_some(),
         };

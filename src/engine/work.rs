@@ -1,6 +1,5 @@
 //! What workers report under their leases.
 
-use super::commit::received;
 use super::emission::Frame;
 use super::hub::Change;
 use super::leases::Order;
@@ -8,7 +7,6 @@ use super::{Engine, Error};
 use crate::job::{
     Command, Failure, LeaseEnd, LeaseToken, LogLine, Metrics, Progress, Refusal, State, Timestamp,
 };
-use crate::store::{Operation, Outcome};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -50,15 +48,15 @@ impl Engine {
         let is_new = |live: &crate::job::Live| live.progress.stage != stage;
         let queued = match &renewed {
             Ok(_) if !stage.is_empty() && self.shared().leases.live(&token).as_ref().is_some_and(is_new) => {
-                Some(self.queue(&token, Command::EnterStage { lease: token, name: stage.to_owned() }))
+                Some(self.apply(&token, Command::EnterStage { lease: token, name: stage.to_owned() }))
             }
-            Ok(renewal) if !renewal.accepted => Some(self.queue(&token, Command::Accept { lease: token })),
+            Ok(renewal) if !renewal.accepted => Some(self.apply(&token, Command::Accept { lease: token })),
             Ok(_) | Err(_) => None,
         };
         async move {
             renewed?;
             if let Some(queued) = queued {
-                answered(queued).await?;
+                queued.await?;
             }
             if progress.is_some() || !metrics.is_empty() {
                 engine.report(&token, progress, metrics)?;
@@ -132,7 +130,7 @@ impl Engine {
     }
 
     /// Records success, after all output is durable: what was taken, and where the worker says how much there is, as much as
-    /// that, which is waited for.
+    /// that. More of it is waited for, and so is a reset that is to make it less.
     pub async fn complete(
         &self,
         token: &LeaseToken,
@@ -141,24 +139,39 @@ impl Engine {
         output_bytes: Option<u64>,
     ) -> Result<State, Error> {
         let live = self.shared().leases.last_live(token, metrics);
-        let complete =
-            || Command::Complete { lease: *token, result: result.clone(), live: live.clone(), output_bytes };
-        self.flush(token).await?;
-        let refused = match self.apply(token, complete()).await {
-            Err(refused @ Error::Refused(Refusal::OutputMissing { .. })) => refused,
-            other => return other,
+        let complete = async || {
+            let (result, live) = (result.clone(), live.clone());
+            self.apply(token, Command::Complete { lease: *token, result, live, output_bytes }).await
         };
-        let output = self.shared().leases.output(token, self.now())?;
         let deadline = Instant::now() + OUTPUT_WAIT;
+        let mut orders = self.orders(token);
+        let mut output = self.shared().leases.known_output(token);
         loop {
-            let moved = output.moved();
-            output.flush().await?;
-            match self.apply(token, complete()).await {
-                Err(Error::Refused(Refusal::OutputMissing { .. })) => {}
+            let over = Instant::now() >= deadline;
+            let known = output.clone();
+            if let Some(output) = &known {
+                match output.flush().await {
+                    // How a lease has ended is told by the completion itself.
+                    Ok(()) | Err(Error::Refused(Refusal::LeaseLost)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let moved = known.as_ref().map(|output| output.moved());
+            match complete().await {
+                Err(Error::Refused(Refusal::OutputMissing { .. } | Refusal::OutputConflict { .. }))
+                    if !over => {}
                 other => return other,
             }
-            if tokio::time::timeout_at(deadline, moved).await.is_err() {
-                return Err(refused);
+            let Some(moved) = moved else {
+                // Nothing of it has come yet.
+                output = Some(self.shared().leases.output(token, self.now())?);
+                continue;
+            };
+            tokio::select! {
+                () = moved => {}
+                // A job that is to be cancelled cannot succeed any more.
+                () = changed(&mut orders) => {}
+                () = tokio::time::sleep_until(deadline) => {}
             }
         }
     }
@@ -192,12 +205,14 @@ impl Engine {
         self.apply(token, Command::EndLease { epoch: token.epoch, keeper, cause, live, jitter }).await
     }
 
-    fn queue(&self, token: &LeaseToken, command: Command) -> super::commit::Answer {
-        self.shared().committer().queue(Operation::Apply(token.job, Box::new(command)))
-    }
-
-    pub(super) async fn apply(&self, token: &LeaseToken, command: Command) -> Result<State, Error> {
-        answered(self.queue(token, command)).await
+    /// Lets the job carry out a command, which is queued at once.
+    pub(super) fn apply(
+        &self,
+        token: &LeaseToken,
+        command: Command,
+    ) -> impl Future<Output = Result<State, Error>> + Send + use<> {
+        let applied = self.shared().committer().apply(token.job, command);
+        async move { Ok(applied.await?.answer) }
     }
 
     /// Waits until what was taken of the attempt's output is durable.
@@ -209,9 +224,13 @@ impl Engine {
     }
 }
 
-async fn answered(answer: super::commit::Answer) -> Result<State, Error> {
-    match received(answer).await? {
-        Outcome::Apply(outcome) => Ok(outcome?.answer),
-        _ => unreachable!("an outcome is of its operation's kind"),
+/// Waits for other orders than those seen last.
+async fn changed(orders: &mut Option<watch::Receiver<Order>>) {
+    let changed = match orders {
+        Some(orders) => orders.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        std::future::pending().await
     }
 }

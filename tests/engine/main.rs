@@ -5,6 +5,7 @@ mod bench;
 mod builders;
 mod commit;
 mod dispatch;
+mod frames;
 mod hostile;
 mod leases;
 mod live;
