@@ -26,11 +26,11 @@ pub use clients::Started;
 pub use emission::{Emission, Frame};
 pub use error::Error;
 pub use hub::{Shared as SharedEvent, SharedBody};
-pub use leases::Order;
+pub use leases::{Directive, Order};
 pub use sent::Durable;
 pub use watch::{Message, Watch, WatchOptions};
 pub use watch_jobs::{JobsMessage, WatchJobs, WatchJobsOptions};
-pub use work::{Directive, Report};
+pub use work::Report;
 
 use crate::clock::Clock;
 use crate::job::{Terms, Timestamp};

@@ -272,8 +272,8 @@ impl Session {
     }
 
     fn renew(&self, report: Report) -> impl Future<Output = Result<proto::Directive, Error>> + Send + use<> {
-        let (token, renewed) = (report.token, self.engine.renew(report));
-        async move { lease::directive(&token, renewed.await) }
+        let (token, renewed, engine) = (report.token, self.engine.renew(report), self.engine.clone());
+        async move { lease::directive(&token, renewed.await.and_then(|()| engine.directive(&token))) }
     }
 
     /// Lets an attempt end. What becomes of its lease is told by the answer to that.

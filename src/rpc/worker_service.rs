@@ -71,7 +71,9 @@ impl WorkerService for Workers {
         let reports = report::reports(request.into_inner()).map_err(status::invalid)?;
         let renewals = reports.into_iter().map(|report| {
             let (token, renewed) = (report.token, self.engine.renew(report));
-            async move { lease::directive(&token, renewed.await) }
+            async move {
+                lease::directive(&token, renewed.await.and_then(|()| self.engine.directive(&token)))
+            }
         });
         let directives: Result<Vec<_>, Error> = join_all(renewals).await.into_iter().collect();
         Ok(Response::new(proto::HeartbeatResponse { directives: directives.map_err(refused)? }))

@@ -1,6 +1,7 @@
 //! The engine through its public interface: what callers, workers and watchers may rely on, over a store that works and
 //! over one that fails.
 
+mod beats;
 mod bench;
 mod builders;
 mod commit;
