@@ -194,3 +194,77 @@ async fn a_bad_report_in_a_heartbeat_costs_itself_and_no_lease() {
         assert_eq!(ok(client.get_status(get(job))).await.state(), State::Running);
     }
 }
+
+#[tokio::test]
+async fn ten_thousand_jobs_are_accepted_and_completed_at_once() {
+    let server = patient_server().await;
+    let (mut client, mut workers) = (server.client().await, workers(&server.url()).await);
+    for _ in 0..SLOTS / 500 {
+        let requests = vec![start(KIND, "{}"); 500];
+        ok(client.batch_start_jobs(BatchStartJobsRequest { requests })).await;
+    }
+    let (asks, requests) = mpsc::unbounded_channel();
+    let ask = |message| asks.send(WorkRequest { message: Some(message) }).unwrap();
+    let kinds = vec![KIND.to_owned()];
+    ask(Ask::Hello(work_request::Hello { worker_id: "large".into(), kinds, ..Default::default() }));
+    ask(Ask::Credit(work_request::Credit { free_slots: SLOTS as i32, received: 0 }));
+    let requests = one_by_one(tokio_stream::wrappers::UnboundedReceiverStream::new(requests));
+    let mut answers = ok(workers.work(requests)).await;
+    let mut tokens = Vec::with_capacity(SLOTS);
+    while tokens.len() < SLOTS {
+        if let Some(Answer::Assignment(assignment)) =
+            within(answers.message()).await.unwrap().unwrap().message
+        {
+            tokens.push(assignment.lease_token);
+        }
+    }
+
+    tokens.iter().for_each(|token| ask(accept(token)));
+    tokens.iter().for_each(|token| ask(Ask::Complete(complete(token, None))));
+
+    let mut acked = 0;
+    while acked < SLOTS {
+        if let Some(Answer::Ack(ack)) = within(answers.message()).await.unwrap().unwrap().message {
+            assert_eq!(ack.state(), State::Succeeded, "{}", ack.message);
+            acked += 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_burst_of_tokens_during_a_slow_commit_costs_nobody_the_connection() {
+    let server = StalledServer::start().await;
+    let (mut client, mut workers) = (client(&server.url()).await, workers(&server.url()).await);
+    ok(client.start_job(start(KIND, "{}"))).await;
+    let token = lease(&mut workers).await.lease_token;
+    ok(workers.append_output(frame(&token, 0, "tok "))).await;
+    let (mut idle, _) = Stream::open(&mut workers, "idle", &[]).await;
+
+    // The first is compared with what is durable, and so waits for what is about to be.
+    server.store.block();
+    let (engine, lease) = (server.engine.clone(), token.parse().unwrap());
+    within(engine.append_output(&lease, "", "tok ".into())).await.unwrap();
+    server.held_up().await;
+    let sent = 20_000;
+    let (counting, mut count) = tokio::sync::watch::channel(0);
+    let frames = (0..sent).map({
+        let token = token.clone();
+        move |n| {
+            counting.send_replace(n);
+            AppendOutputRequest { data: Bytes::from_static(b"tok "), ..frame(&token, n * 4, "") }
+        }
+    });
+    let mut answers = ok(workers.emit(one_by_one(tokio_stream::iter(frames)))).await;
+    // As many as the stream's window takes of them.
+    within(count.wait_for(|sent| *sent > 3_400)).await.unwrap();
+    echo(&mut idle).await;
+    server.store.unblock();
+
+    let mut durable = 0;
+    while let Some(answer) = within(answers.message()).await.unwrap() {
+        assert_eq!(answer.refusal, "", "{}", answer.message);
+        durable = answer.durable_bytes;
+    }
+    assert_eq!(durable, 4 * sent as i64);
+    echo(&mut idle).await;
+}
