@@ -196,6 +196,23 @@ async fn a_bad_report_in_a_heartbeat_costs_itself_and_no_lease() {
 }
 
 #[tokio::test]
+async fn a_server_that_stops_waits_for_the_streams_that_it_sends_away() {
+    let mut server = patient_server().await;
+    let mut workers = workers(&server.url()).await;
+    let (mut stream, _) = Stream::open(&mut workers, "test", &[]).await;
+
+    let stopping = tokio::spawn(async move { server.stop().await });
+    let Answer::GoAway(away) = stream.next().await else { panic!("it is told first") };
+    echo(&mut stream).await;
+    drop(stream.asks);
+    let end = within(stream.answers.message()).await;
+    within(stopping).await.unwrap();
+
+    assert!(Duration::try_from(away.grace.unwrap()).unwrap() >= Duration::from_secs(1));
+    assert!(matches!(end, Ok(None)), "{end:?}");
+}
+
+#[tokio::test]
 async fn ten_thousand_jobs_are_accepted_and_completed_at_once() {
     let server = patient_server().await;
     let (mut client, mut workers) = (server.client().await, workers(&server.url()).await);
