@@ -213,6 +213,41 @@ async fn a_server_that_stops_waits_for_the_streams_that_it_sends_away() {
 }
 
 #[tokio::test]
+async fn every_channel_of_a_lease_that_is_lost_is_told_of() {
+    let server = StalledServer::start().await;
+    let (mut client, mut workers) = (client(&server.url()).await, workers(&server.url()).await);
+    ok(client.start_job(start(KIND, "{}"))).await;
+    let token = lease(&mut workers).await.lease_token;
+    ok(workers.heartbeat(heartbeat(&token))).await;
+
+    server.store.block();
+    let releasing = tokio::spawn({
+        let (engine, token) = (server.engine.clone(), token.parse().unwrap());
+        async move { engine.release(&token, String::new(), Duration::ZERO).await }
+    });
+    server.held_up().await;
+    let (frames, requests) = mpsc::channel(10);
+    for channel in ["a", "b", "c"] {
+        let one = AppendOutputRequest { channel: channel.into(), ..frame(&token, 0, "x") };
+        frames.send(one).await.unwrap();
+    }
+    // It is answered at once, so those before it were taken.
+    frames.send(AppendOutputRequest { offset: -1, ..frame(&token, 0, "x") }).await.unwrap();
+    let mut answers = ok(workers.emit(ReceiverStream::new(requests))).await;
+    let echo = within(answers.message()).await.unwrap().unwrap();
+    assert_eq!(echo.refusal, "INVALID_REQUEST");
+    server.store.unblock();
+    within(releasing).await.unwrap().unwrap();
+
+    let mut told = HashSet::new();
+    while told.len() < 3 {
+        let answer = within(answers.message()).await.unwrap().unwrap();
+        assert_eq!(answer.refusal, "LEASE_LOST");
+        told.insert(answer.channel);
+    }
+}
+
+#[tokio::test]
 async fn ten_thousand_jobs_are_accepted_and_completed_at_once() {
     let server = patient_server().await;
     let (mut client, mut workers) = (server.client().await, workers(&server.url()).await);
