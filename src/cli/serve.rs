@@ -31,6 +31,9 @@ const FILES_BESIDE: u64 = 100;
 /// How long calls may take to end once the jobs and the watches have: they are short, and a peer that is gone should not
 /// hold up the end.
 const CALLS_DRAIN: Duration = Duration::from_secs(5);
+/// How long workers elsewhere have to take their streams to another server: a connect or two. Their leases outlive the
+/// streams, so it is no time to end jobs in.
+const GO_AWAY_TIME: Duration = Duration::from_secs(2);
 
 /// Run the server
 ///
@@ -149,8 +152,10 @@ impl Running {
     /// Stops in good order: no new work, an end for what runs, an end for who watches, then the store.
     pub async fn shut_down(self) {
         self.health.not_serving().await;
-        self.engine.drain(self.drain_timeout);
-        self.pool.drain(self.drain_timeout).await;
+        let grace = GO_AWAY_TIME.min(self.drain_timeout);
+        self.engine.drain(grace);
+        let workers_gone = tokio::time::timeout(grace, self.engine.workers_gone());
+        let _ = tokio::join!(self.pool.drain(self.drain_timeout), workers_gone);
         self.engine.close_streams();
         self.closing.cancel();
         match self.connections.await {

@@ -2,7 +2,6 @@
 //!
 //! Whose turn it is is decided in `dispatch`, which job is next in the store.
 
-use super::commit::received;
 use super::dispatch::{Given, Round};
 use super::{Engine, Error, Order, Shared, Stopping};
 use crate::job::{Command, LeaseEnd, LeaseToken, Live, Refusal, Snapshot, Timestamp};
@@ -160,7 +159,7 @@ impl Place {
         async move {
             // What is queued behind a claim is answered behind it; and so behind the one that follows on it.
             for _ in 0..2 {
-                received(engine.shared().committer().queue(Operation::KeepLive(Vec::new()))).await?;
+                engine.shared().committer().barrier().await?;
             }
             Ok(())
         }

@@ -6,6 +6,7 @@
 
 use super::error::Error;
 use crate::clock::Clock;
+use crate::job::{Command, JobId, Transition};
 use crate::store::{Operation, Outcome, Store};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -106,6 +107,27 @@ impl Committer {
         let (answer, receiver) = oneshot::channel();
         self.send(Request { operation, answer: Reply::Waiting(answer), place: None });
         receiver
+    }
+
+    /// Queues a command of a job likewise, at once; the step that the job takes is what is waited for.
+    pub fn apply(
+        &self,
+        job: JobId,
+        command: Command,
+    ) -> impl Future<Output = Result<Box<Transition>, Error>> + Send + use<> {
+        let answer = self.queue(Operation::Apply(job, Box::new(command)));
+        async move {
+            match received(answer).await? {
+                Outcome::Apply(outcome) => Ok(outcome?),
+                _ => unreachable!("an outcome is of its operation's kind"),
+            }
+        }
+    }
+
+    /// Waits until all that was queued before is committed and published.
+    pub fn barrier(&self) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let answer = self.queue(Operation::KeepLive(Vec::new()));
+        async move { received(answer).await.map(drop) }
     }
 
     /// Queues an operation likewise, and does `then` with what comes of it, at once, on the thread that commits: it must be

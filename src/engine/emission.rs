@@ -1,10 +1,10 @@
 //! Output that says where it belongs, as a worker sends it that may lose its connection: what comes twice is skipped, what
 //! is missing is told, and what contradicts is refused.
 
-use super::output::{Durable, Output};
+use super::output::Output;
+use super::sent::Durable;
 use super::{Engine, Error, EventLimit};
-use crate::job::{Body, Command, LeaseToken, LogLine, Refusal};
-use crate::store::{Operation, Outcome};
+use crate::job::{Body, LeaseToken, LogLine, Refusal};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -58,32 +58,41 @@ impl Engine {
 impl Emission {
     /// Takes a frame; waits only while too much is not durable yet, or where it was sent before.
     ///
-    /// A refusal concerns this frame alone, unless the lease is lost.
+    /// A refusal concerns this frame alone, unless the lease is lost, and nothing of the frame is taken then. Where the call is
+    /// dropped, a part of the frame may have been; what is known of the output is true all the same.
     pub async fn take(&self, frame: Frame) -> Result<(), Error> {
         let shared = self.engine.shared();
         shared.leases.touch(&self.token, shared.clock.now())?;
         // What is sent again on another stream must not come in between.
         let _turn = self.output.turn().await;
         let Frame { channel, reset_to, offset, mut data, line_offset, mut lines } = frame;
-        if let Some(keep) = reset_to {
-            self.reset(&channel, keep, offset, data).await?;
+        let (next, next_line) = self.output.next(&channel)?;
+        if line_offset > next_line {
+            return Err(Error::Refused(Refusal::LogGap { expected: next_line }));
+        }
+        let kept = reset_to.unwrap_or(next);
+        for (wanted, expected) in [(kept, next), (offset, kept)] {
+            if wanted > expected {
+                return Err(Error::Refused(Refusal::OutputGap { expected }));
+            }
+        }
+        let present = usize::try_from(kept - offset).unwrap_or(usize::MAX).min(data.len());
+        if kept < next
+            && kept.max(offset + data.len() as u64) == next
+            && self.has(&channel, offset, &data).await?
+        {
+            // The reset was sent before, and has come.
+            data.clear();
         } else {
-            let (next, _) = self.output.next(&channel)?;
-            if offset > next {
-                return Err(Error::Refused(Refusal::OutputGap { expected: next }));
+            if !self.has(&channel, offset, &data.split_to(present)).await? {
+                return Err(Error::Refused(Refusal::OutputConflict { offset }));
             }
-            let present = usize::try_from(next - offset).unwrap_or(usize::MAX).min(data.len());
-            if present > 0 {
-                self.output.flush().await?;
-                self.compare(&channel, offset, &data.split_to(present)).await?;
+            if kept < next {
+                self.output.reset(shared.committer(), &self.token, &channel, kept, data.len()).await?;
             }
-            self.output.append(shared.committer(), &self.token, &channel, data).await?;
         }
-        let (_, expected) = self.output.next(&channel)?;
-        if line_offset > expected {
-            return Err(Error::Refused(Refusal::LogGap { expected }));
-        }
-        lines.drain(..lines.len().min(usize::try_from(expected - line_offset).unwrap_or(usize::MAX)));
+        self.output.append(shared.committer(), &self.token, &channel, data).await?;
+        lines.drain(..lines.len().min(usize::try_from(next_line - line_offset).unwrap_or(usize::MAX)));
         match lines.is_empty() {
             true => Ok(()),
             false => self.output.append_lines(shared.committer(), &self.token, lines).await,
@@ -106,52 +115,20 @@ impl Emission {
         self.output.flush().await
     }
 
-    /// Voids a channel's output from `keep` on, and goes on with `data`; nothing, where that is what is there.
-    async fn reset(&self, channel: &str, keep: u64, offset: u64, data: Bytes) -> Result<(), Error> {
-        self.output.flush().await?;
-        let (next, _) = self.output.next(channel)?;
-        let gap = |expected| Err(Error::Refused(Refusal::OutputGap { expected }));
-        if keep > next {
-            return gap(next);
-        }
-        if offset > keep {
-            return gap(keep);
-        }
-        let stays = usize::try_from(keep - offset).unwrap_or(usize::MAX).min(data.len());
-        self.compare(channel, offset, &data[..stays]).await?;
-        let end = keep.max(offset + data.len() as u64);
-        if end == next && self.compare(channel, offset, &data).await.is_ok() {
-            return Ok(());
-        }
-        let command = Command::AppendOutput {
-            lease: self.token,
-            channel: channel.to_owned(),
-            reset_to: Some(keep),
-            offset,
-            data,
-        };
-        let operation = Operation::Apply(self.token.job, Box::new(command));
-        let answer = self.engine.shared().committer().queue(operation);
-        let Outcome::Apply(outcome) = super::commit::received(answer).await? else {
-            unreachable!("an outcome is of its operation's kind")
-        };
-        let step = outcome?;
-        self.output.recorded(channel, &step.job, &step.events);
-        Ok(())
-    }
-
-    /// Makes sure that `data` is what is durable at `offset` of a channel.
-    async fn compare(&self, channel: &str, offset: u64, data: &[u8]) -> Result<(), Error> {
+    /// Whether `data` is what has come at `offset` of a channel; waits until that is durable.
+    async fn has(&self, channel: &str, offset: u64, data: &[u8]) -> Result<bool, Error> {
         let end = offset + data.len() as u64;
         if data.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
-        let (mut after, upto) = self.output.lies_between(channel, offset, end);
+        self.output.flush().await?;
+        let (mut after, upto, mut marks) = self.output.lies_between(channel, offset, end);
         let mut kept = vec![0; data.len()];
         loop {
             let wanted = [(self.token.job, after)];
             let events = self.engine.read(move |store| store.events(&wanted, COMPARED)).await?.remove(0);
             for event in &events {
+                marks.note(channel, event);
                 if let Body::OutputAppended { channel: other, offset: at, data: piece } = &event.body
                     && other == channel
                 {
@@ -163,10 +140,11 @@ impl Emission {
                 Some(_) | None => break,
             }
         }
-        match kept == data {
-            true => Ok(()),
-            false => Err(Error::Refused(Refusal::OutputConflict { offset })),
+        if upto.is_none() {
+            // All was read, so what was voided again has been passed over.
+            self.output.mark(channel, marks);
         }
+        Ok(kept == data)
     }
 }
 

@@ -4,7 +4,8 @@
 //! disk.
 
 use super::error::Error;
-use super::output::{Begun, Output};
+use super::output::Output;
+use super::sent::Begun;
 use crate::job::limits::METRICS_MAX;
 use crate::job::{Job, JobId, LeaseEnd, LeaseToken, Live, Metrics, Progress, Refusal, State, Timestamp};
 use crate::store::LiveUpdate;
@@ -26,6 +27,15 @@ pub enum Order {
     },
     /// Stop at once: nothing can be recorded any more.
     Lost,
+}
+
+/// What the server wants of the holder of a lease that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Directive {
+    /// What to do.
+    pub order: Order,
+    /// When the lease ends unless it is renewed.
+    pub expire_time: Timestamp,
 }
 
 /// How long the next job of a concurrency key waits for a handler that does not notice that its lease is lost.
@@ -65,6 +75,8 @@ struct Held {
     changed: bool,
     /// When it ends unless it is renewed; never, where its holder lives in this process.
     deadline: Option<Timestamp>,
+    /// That has passed, and its end is on its way to the store: whether it comes to it is decided there.
+    ending: bool,
     /// When a worker must have let go that is to cancel.
     let_go_by: Timestamp,
     progress_timeout: Option<Duration>,
@@ -72,6 +84,11 @@ struct Held {
     /// What the attempt had sent when this server took note of its lease.
     emitted: Begun,
     output: Option<Arc<Output>>,
+    /// The stage that the last heartbeat entered, whether that is durable yet or not; empty where it is not known.
+    stage: String,
+    /// How many commands heartbeats have queued, and up to which of them all are done.
+    queued: u64,
+    done: u64,
     /// Its holder is at work, in this process, in a place of a concurrency key.
     has_place: bool,
 }
@@ -85,17 +102,6 @@ pub struct Overdue {
     pub cause: LeaseEnd,
     /// The last that was heard of its attempt.
     pub live: Live,
-}
-
-/// What a renewal has come to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Renewal {
-    /// What the holder is to do.
-    pub order: Order,
-    /// When the lease ends now unless it is renewed.
-    pub expire_time: Timestamp,
-    /// The attempt has begun.
-    pub accepted: bool,
 }
 
 impl Kept {
@@ -149,11 +155,15 @@ impl Leases {
             live,
             changed: false,
             deadline: (!lease.in_process).then_some(deadline),
+            ending: false,
             let_go_by: job.cancel_deadline.unwrap_or(now),
             progress_timeout: job.options.progress_timeout,
             last_sign: now,
-            emitted: if lease.accepted { Begun::of(job) } else { Begun::default() },
+            emitted: Begun::of(job),
             output: None,
+            stage: if lease.accepted { job.emitted.stage.clone() } else { String::new() },
+            queued: 0,
+            done: 0,
             has_place: lease.in_process && job.options.concurrency.is_some(),
         };
         let mut kept = self.kept.lock();
@@ -218,18 +228,57 @@ impl Leases {
         self.with(token, |_| ()).is_ok()
     }
 
-    /// Gives the lease another term; one that is not accepted yet keeps its time for that.
-    pub fn renew(&self, token: &LeaseToken, now: Timestamp) -> Result<Renewal, Error> {
+    /// A heartbeat has come for a lease, which gives it another term; one that is not accepted yet keeps its time for that.
+    ///
+    /// Returns the number of a command that is to be queued, and durable, before what came with it is shown: one that enters
+    /// `stage`, where there is one, or else accepts. That is so where something is new, where it is not certain that the lease
+    /// goes on, and where another heartbeat's command is on its way, since what is shown must not overtake.
+    pub fn beat(&self, token: &LeaseToken, stage: &str, now: Timestamp) -> Result<Option<u64>, Error> {
         self.with(token, |held| {
-            if held.accepted {
+            let goes_on = held.accepted && !held.ending;
+            if goes_on {
                 held.deadline = held.deadline.map(|_| now.after(held.term));
             }
+            let enters = !stage.is_empty() && stage != held.stage;
+            if goes_on && !enters && held.queued == held.done {
+                return None;
+            }
+            if !stage.is_empty() {
+                stage.clone_into(&mut held.stage);
+            }
+            held.queued += 1;
+            Some(held.queued)
+        })
+    }
+
+    /// The command of a heartbeat that has this number, and so all before it, is done. Where that went well the lease goes on.
+    pub fn beaten(&self, token: &LeaseToken, number: u64, well: bool, now: Timestamp) {
+        let _ = self.with(token, |held| {
+            held.done = held.done.max(number);
+            match well {
+                true => {
+                    held.ending = false;
+                    held.deadline = held.deadline.map(|_| now.after(held.term));
+                }
+                false => held.stage.clear(),
+            }
+        });
+    }
+
+    /// What its holder is to do as of now.
+    pub fn directive(&self, token: &LeaseToken, now: Timestamp) -> Result<Directive, Error> {
+        self.with(token, |held| {
             let order = match *held.orders.borrow() {
                 Order::Cancel { .. } => Order::Cancel { grace: held.let_go_by.since(now) },
                 other => other,
             };
-            Renewal { order, expire_time: held.deadline.unwrap_or(now), accepted: held.accepted }
+            Directive { order, expire_time: held.deadline.unwrap_or(now) }
         })
+    }
+
+    /// Whether the attempt under this lease has begun.
+    pub fn is_accepted(&self, token: &LeaseToken) -> Result<bool, Error> {
+        self.with(token, |held| held.accepted)
     }
 
     /// Takes note of a step that a job has taken.
@@ -246,6 +295,7 @@ impl Leases {
         };
         if lease.accepted && !held.accepted {
             held.accepted = true;
+            held.ending = false;
             held.deadline = held.deadline.map(|_| now.after(held.term));
             held.last_sign = now;
             held.emitted = Begun::of(job);
@@ -292,9 +342,9 @@ impl Leases {
         self.with(token, |held| held.live.clone()).ok()
     }
 
-    /// The same with the last measurements, as of the end of the attempt, which its holder is about to report: it does no
-    /// more.
-    pub fn last_live(&self, token: &LeaseToken, metrics: Metrics) -> Live {
+    /// Takes the last measurements of an attempt whose end its holder is about to report, and so is at work no more; returns
+    /// the last of it that is latest-wins.
+    pub fn take_last(&self, token: &LeaseToken, metrics: Metrics) -> Live {
         let last = self.with(token, |held| {
             held.has_place = false;
             measure(&mut held.live.metrics, metrics);
@@ -336,10 +386,10 @@ impl Leases {
             .collect()
     }
 
-    /// The leases whose time is over.
+    /// The leases whose time is over. They are to be ended, and none of them is renewed any more unless that fails.
     pub fn overdue(&self, now: Timestamp) -> Vec<Overdue> {
-        let kept = self.kept.lock();
-        let overdue = kept.held.values().filter_map(|held| {
+        let mut kept = self.kept.lock();
+        let overdue = kept.held.values_mut().filter_map(|held| {
             let silent = now.since(held.last_sign);
             let cause = match (held.deadline, held.progress_timeout) {
                 (Some(deadline), _) if deadline <= now && !held.accepted => LeaseEnd::Unaccepted,
@@ -347,6 +397,7 @@ impl Leases {
                 (_, Some(timeout)) if held.accepted && silent > timeout => LeaseEnd::Stalled,
                 _ => return None,
             };
+            held.ending = true;
             Some(Overdue { token: held.token, cause, live: held.live.clone() })
         });
         overdue.collect()

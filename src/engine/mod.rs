@@ -14,6 +14,7 @@ mod leases;
 mod output;
 mod publish;
 mod queue;
+mod sent;
 mod sweep;
 mod watch;
 mod watch_jobs;
@@ -25,11 +26,11 @@ pub use clients::Started;
 pub use emission::{Emission, Frame};
 pub use error::Error;
 pub use hub::{Shared as SharedEvent, SharedBody};
-pub use leases::Order;
-pub use output::Durable;
+pub use leases::{Directive, Order};
+pub use sent::Durable;
 pub use watch::{Message, Watch, WatchOptions};
 pub use watch_jobs::{JobsMessage, WatchJobs, WatchJobsOptions};
-pub use work::{Directive, Report};
+pub use work::Report;
 
 use crate::clock::Clock;
 use crate::job::{Terms, Timestamp};
@@ -99,7 +100,7 @@ pub struct LeaseTerms {
 pub enum Stopping {
     /// It is not.
     No,
-    /// No more work is given out; what runs has this long to end.
+    /// No more work is given out; streams last this long at least.
     Draining(Duration),
     /// All streams end.
     Closing,
@@ -181,7 +182,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Gives out no more work to workers elsewhere, and tells them that they have this long before their streams end.
+    /// Gives out no more work to workers elsewhere, and tells them that their streams last this long at least.
     pub fn drain(&self, time: Duration) {
         self.0.stopping.send_replace(Stopping::Draining(time));
     }
@@ -189,6 +190,11 @@ impl Engine {
     /// Whether the server is about to stop, from now on.
     pub fn stopping(&self) -> Receiver<Stopping> {
         self.0.stopping.subscribe()
+    }
+
+    /// Waits until no worker elsewhere has a stream or a call for work.
+    pub async fn workers_gone(&self) {
+        self.0.stopping.closed().await;
     }
 
     /// Sends watchers and workers away with [`Error::Unavailable`]. Other calls go on to be served.

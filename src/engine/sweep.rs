@@ -2,9 +2,9 @@
 
 use super::commit::received;
 use super::leases::Overdue;
-use super::{Engine, Shared, claims};
+use super::{Engine, Error, Shared, claims};
 use crate::job::{Command, Job, JobId, Keeper, LeaseEnd, Live, Refusal, Timestamp};
-use crate::store::{Operation, Outcome, Parts, Rejection, Store};
+use crate::store::{Operation, Parts, Store};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,21 +136,18 @@ pub async fn keep_leases(shared: Arc<Shared>) {
         let end = |overdue: Overdue| {
             let Overdue { token, cause, live } = overdue;
             let command = end_lease(&shared, token.epoch, cause, live);
-            (token, cause, shared.committer().queue(Operation::Apply(token.job, Box::new(command))))
+            (token, cause, shared.committer().apply(token.job, command))
         };
         let ended: Vec<_> = shared.leases.overdue(now).into_iter().map(end).collect();
         for (token, cause, answer) in ended {
-            match received(answer).await {
-                Ok(Outcome::Apply(Ok(_))) => {
-                    tracing::info!(job = %token.job, ?cause, "a lease ended")
+            match answer.await {
+                Ok(_) => tracing::info!(job = %token.job, ?cause, "a lease ended"),
+                Err(error @ (Error::NotFound | Error::Refused(Refusal::LeaseLost))) => {
+                    tracing::debug!(job = %token.job, %error, "a lease was over already");
+                    shared.leases.lose(&token);
                 }
-                Ok(other) => {
-                    tracing::debug!(job = %token.job, ?other, "a lease was over already");
-                    if let Outcome::Apply(Err(Rejection::NotFound | Rejection::Refused(Refusal::LeaseLost))) =
-                        other
-                    {
-                        shared.leases.lose(&token);
-                    }
+                Err(error @ Error::Refused(_)) => {
+                    tracing::debug!(job = %token.job, %error, "a lease goes on after all");
                 }
                 Err(error) => tracing::warn!(%error, job = %token.job, "a lease is ended again later"),
             }
@@ -211,7 +208,7 @@ pub async fn adopt_again(engine: Engine) {
 }
 
 /// Gives those held elsewhere a fresh term, ends those whose process is gone, and forgets those that have ended.
-pub async fn adopt(shared: &Arc<Shared>) -> Result<(), super::Error> {
+pub async fn adopt(shared: &Arc<Shared>) -> Result<(), Error> {
     // Each of these was durable before the store is read now: one that is not found there has ended.
     let mut known = shared.leases.tokens();
     let mut after: Option<JobId> = None;
@@ -221,11 +218,11 @@ pub async fn adopt(shared: &Arc<Shared>) -> Result<(), super::Error> {
             .errands
             .spawn_blocking(move || store.held(after, PAGE))
             .await
-            .map_err(|error| super::Error::Unavailable(error.to_string()))??;
+            .map_err(|error| Error::Unavailable(error.to_string()))??;
         let Some(last) = page.last() else { break };
         after = Some(last.id);
         // A claim that is durable may be about to be published: after the next commit it has been.
-        received(shared.committer().queue(Operation::KeepLive(Vec::new()))).await?;
+        shared.committer().barrier().await?;
         let now = shared.clock.now();
         let (mut ended, mut held) = (Vec::new(), Vec::new());
         for job in page {
@@ -237,20 +234,24 @@ pub async fn adopt(shared: &Arc<Shared>) -> Result<(), super::Error> {
             }
             if lease.in_process {
                 let command = end_lease(shared, token.epoch, LeaseEnd::Restarted, Live::default());
-                ended.push(shared.committer().queue(Operation::Apply(job.id, Box::new(command))));
+                ended.push(shared.committer().apply(job.id, command));
             } else {
                 held.push(job);
             }
         }
         for answer in ended {
-            received(answer).await?;
+            match answer.await {
+                Err(error) if error.is_transient() => return Err(error),
+                // One that cannot be ended now has ended, or cannot be read.
+                Ok(_) | Err(_) => {}
+            }
         }
         let (store, ids) = (Arc::clone(&shared.store), held.iter().map(|job| job.id).collect::<Vec<_>>());
         let found = shared
             .errands
             .spawn_blocking(move || store.get(&ids, Parts::BASIC))
             .await
-            .map_err(|error| super::Error::Unavailable(error.to_string()))??;
+            .map_err(|error| Error::Unavailable(error.to_string()))??;
         for (job, found) in held.into_iter().zip(found) {
             // Progress goes on from where it was kept last.
             let live = found.map(|snapshot| snapshot.live).unwrap_or_default();

@@ -1,14 +1,10 @@
 //! What workers report under their leases.
 
-use super::commit::received;
 use super::emission::Frame;
 use super::hub::Change;
-use super::leases::Order;
+use super::leases::{Directive, Order};
 use super::{Engine, Error};
-use crate::job::{
-    Command, Failure, LeaseEnd, LeaseToken, LogLine, Metrics, Progress, Refusal, State, Timestamp,
-};
-use crate::store::{Operation, Outcome};
+use crate::job::{Command, Failure, LeaseEnd, LeaseToken, LogLine, Metrics, Progress, Refusal, State};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -28,50 +24,45 @@ pub struct Report {
     pub metrics: Metrics,
 }
 
-/// What the server wants of the holder of a lease that goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Directive {
-    /// What to do.
-    pub order: Order,
-    /// When the lease ends unless it is renewed.
-    pub expire_time: Timestamp,
-}
-
 impl Engine {
     /// Renews a lease, accepts it where it is provisional, and takes a report with it. A progress that names another stage
-    /// than the last one enters that stage.
+    /// than the last one enters that stage. What its holder is to do is said by [`directive`](Self::directive).
     ///
-    /// What it commits is queued at once, in the order of the calls.
-    pub fn renew(&self, report: Report) -> impl Future<Output = Result<Directive, Error>> + Send + use<> {
+    /// What it commits is queued at once, in the order of the calls, and what is reported of one lease is shown in that order
+    /// where the futures are polled so.
+    pub fn renew(&self, report: Report) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         let Report { token, progress, metrics } = report;
         let engine = self.clone();
-        let renewed = self.shared().leases.renew(&token, self.now());
         let stage = progress.as_ref().map(|progress| progress.stage.as_str()).unwrap_or_default();
-        let is_new = |live: &crate::job::Live| live.progress.stage != stage;
-        let queued = match &renewed {
-            Ok(_) if !stage.is_empty() && self.shared().leases.live(&token).as_ref().is_some_and(is_new) => {
-                Some(self.queue(&token, Command::EnterStage { lease: token, name: stage.to_owned() }))
-            }
-            Ok(renewal) if !renewal.accepted => Some(self.queue(&token, Command::Accept { lease: token })),
-            Ok(_) | Err(_) => None,
-        };
+        let beat = self.shared().leases.beat(&token, stage, self.now());
+        let queued = beat.map(|number| {
+            let command = match stage.is_empty() {
+                true => Command::Accept { lease: token },
+                false => Command::EnterStage { lease: token, name: stage.to_owned() },
+            };
+            number.map(|number| (number, self.apply(&token, command)))
+        });
         async move {
-            renewed?;
-            if let Some(queued) = queued {
-                answered(queued).await?;
+            if let Some((number, applied)) = queued? {
+                let applied = applied.await;
+                engine.shared().leases.beaten(&token, number, applied.is_ok(), engine.now());
+                applied?;
             }
-            if progress.is_some() || !metrics.is_empty() {
-                engine.report(&token, progress, metrics)?;
+            match progress.is_some() || !metrics.is_empty() {
+                true => engine.report(&token, progress, metrics),
+                false => Ok(()),
             }
-            // Its acceptance has given it a whole term.
-            let renewal = engine.shared().leases.renew(&token, engine.now())?;
-            Ok(Directive { order: renewal.order, expire_time: renewal.expire_time })
         }
     }
 
-    /// Accepts a provisional lease: the attempt begins. Nothing, where it has begun.
+    /// What the holder of a lease is to do as of now.
+    pub fn directive(&self, token: &LeaseToken) -> Result<Directive, Error> {
+        self.shared().leases.directive(token, self.now())
+    }
+
+    /// Accepts a provisional lease: the attempt begins. Nothing, where it has begun: that is no sign of life.
     pub async fn accept(&self, token: &LeaseToken) -> Result<(), Error> {
-        match self.shared().leases.renew(token, self.now())?.accepted {
+        match self.shared().leases.is_accepted(token)? {
             true => Ok(()),
             false => self.apply(token, Command::Accept { lease: *token }).await.map(drop),
         }
@@ -132,7 +123,7 @@ impl Engine {
     }
 
     /// Records success, after all output is durable: what was taken, and where the worker says how much there is, as much as
-    /// that, which is waited for.
+    /// that. More of it is waited for, and so is a reset that is to make it less.
     pub async fn complete(
         &self,
         token: &LeaseToken,
@@ -140,25 +131,40 @@ impl Engine {
         metrics: Metrics,
         output_bytes: Option<u64>,
     ) -> Result<State, Error> {
-        let live = self.shared().leases.last_live(token, metrics);
-        let complete =
-            || Command::Complete { lease: *token, result: result.clone(), live: live.clone(), output_bytes };
-        self.flush(token).await?;
-        let refused = match self.apply(token, complete()).await {
-            Err(refused @ Error::Refused(Refusal::OutputMissing { .. })) => refused,
-            other => return other,
+        let live = self.shared().leases.take_last(token, metrics);
+        let complete = async || {
+            let (result, live) = (result.clone(), live.clone());
+            self.apply(token, Command::Complete { lease: *token, result, live, output_bytes }).await
         };
-        let output = self.shared().leases.output(token, self.now())?;
         let deadline = Instant::now() + OUTPUT_WAIT;
+        let mut orders = self.orders(token);
+        let mut output = self.shared().leases.known_output(token);
         loop {
-            let moved = output.moved();
-            output.flush().await?;
-            match self.apply(token, complete()).await {
-                Err(Error::Refused(Refusal::OutputMissing { .. })) => {}
+            let over = Instant::now() >= deadline;
+            let known = output.clone();
+            if let Some(output) = &known {
+                match output.flush().await {
+                    // How a lease has ended is told by the completion itself.
+                    Ok(()) | Err(Error::Refused(Refusal::LeaseLost)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let moved = known.as_ref().map(|output| output.moved());
+            match complete().await {
+                Err(Error::Refused(Refusal::OutputMissing { .. } | Refusal::OutputConflict { .. }))
+                    if !over => {}
                 other => return other,
             }
-            if tokio::time::timeout_at(deadline, moved).await.is_err() {
-                return Err(refused);
+            let Some(moved) = moved else {
+                // Nothing of it has come yet.
+                output = Some(self.shared().leases.output(token, self.now())?);
+                continue;
+            };
+            tokio::select! {
+                () = moved => {}
+                // A job that is to be cancelled cannot succeed any more.
+                () = changed(&mut orders) => {}
+                () = tokio::time::sleep_until(deadline) => {}
             }
         }
     }
@@ -172,32 +178,34 @@ impl Engine {
     ) -> Result<State, Error> {
         // Output that could not be recorded may well be what the attempt failed of.
         let _ = self.flush(token).await;
-        let live = self.shared().leases.last_live(token, Metrics::new());
+        let live = self.shared().leases.take_last(token, Metrics::new());
         let jitter = self.shared().jitter();
         self.apply(token, Command::Fail { lease: *token, failure, retry_delay, live, jitter }).await
     }
 
     /// Gives the job back; the attempt does not count.
     pub async fn release(&self, token: &LeaseToken, reason: String, delay: Duration) -> Result<State, Error> {
-        let live = self.shared().leases.last_live(token, Metrics::new());
+        let live = self.shared().leases.take_last(token, Metrics::new());
         self.apply(token, Command::Release { lease: *token, reason, delay, live }).await
     }
 
     /// Ends an attempt because its process, which is this one, is about to stop; it does not count.
     pub async fn interrupt(&self, token: &LeaseToken) -> Result<State, Error> {
         let shared = self.shared();
-        let live = shared.leases.last_live(token, Metrics::new());
+        let live = shared.leases.take_last(token, Metrics::new());
         let (keeper, jitter) = (shared.store.keeper(), shared.jitter());
         let cause = LeaseEnd::Restarted;
         self.apply(token, Command::EndLease { epoch: token.epoch, keeper, cause, live, jitter }).await
     }
 
-    fn queue(&self, token: &LeaseToken, command: Command) -> super::commit::Answer {
-        self.shared().committer().queue(Operation::Apply(token.job, Box::new(command)))
-    }
-
-    pub(super) async fn apply(&self, token: &LeaseToken, command: Command) -> Result<State, Error> {
-        answered(self.queue(token, command)).await
+    /// Lets the job carry out a command, which is queued at once.
+    pub(super) fn apply(
+        &self,
+        token: &LeaseToken,
+        command: Command,
+    ) -> impl Future<Output = Result<State, Error>> + Send + use<> {
+        let applied = self.shared().committer().apply(token.job, command);
+        async move { Ok(applied.await?.answer) }
     }
 
     /// Waits until what was taken of the attempt's output is durable.
@@ -209,9 +217,13 @@ impl Engine {
     }
 }
 
-async fn answered(answer: super::commit::Answer) -> Result<State, Error> {
-    match received(answer).await? {
-        Outcome::Apply(outcome) => Ok(outcome?.answer),
-        _ => unreachable!("an outcome is of its operation's kind"),
+/// Waits for other orders than those seen last.
+async fn changed(orders: &mut Option<watch::Receiver<Order>>) {
+    let changed = match orders {
+        Some(orders) => orders.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        std::future::pending().await
     }
 }

@@ -81,7 +81,8 @@ pub struct Lease {
     pub accepted: bool,
 }
 
-/// How the last lease that ended did so, remembered so that a repeated report gets the same answer.
+/// How a lease ended: the last that a report ended, or a cancellation, remembered so that a repeated report gets the same
+/// answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndedLease {
     /// Its number.

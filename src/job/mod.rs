@@ -60,7 +60,7 @@ pub struct Job {
     pub epoch: u32,
     /// The lease that holds it now; provisional while the job is still pending.
     pub lease: Option<Lease>,
-    /// The lease that ended last.
+    /// The lease that ended last by a report or a cancellation.
     pub ended_lease: Option<EndedLease>,
     /// The number of the current or last attempt, 0 before the first.
     pub attempt: u32,

@@ -3,7 +3,7 @@
 //! Pulled by its client like every stream. Frames are taken as they come, and what has become durable since the last answer
 //! is told together; a worker that writes faster than the disk waits at its own end.
 
-use crate::engine::{Durable, Emission, Engine, Error, Stopping};
+use crate::engine::{Durable, Emission, Engine, Error, Frame, Stopping};
 use crate::job::LeaseToken;
 use crate::proto;
 use crate::wire::{reply, report, status};
@@ -103,41 +103,38 @@ impl Session {
             Some(carried) => report::frame_of(frame).map(|frame| (carried.token, frame)),
             None => report::frame(frame),
         };
-        let refusal = match parsed {
+        let (token, frame) = match parsed {
+            Ok(parsed) => parsed,
             Err(violations) => {
                 let message = status::invalid(violations).message().to_owned();
-                (status::INVALID_REQUEST.to_owned(), message)
-            }
-            Ok((token, frame)) => {
-                let taken = match self.carry(&lease_token, token) {
-                    Ok(carried) => {
-                        let taken = carried.emission.take(frame).await;
-                        if taken.is_ok() {
-                            carried.owe(&channel);
-                            // What is durable already rings no more.
-                            if let Ok((_, true)) = carried.emission.durable(&channel) {
-                                self.moved.notify_one();
-                            }
-                        }
-                        taken
-                    }
-                    Err(error) => Err(error),
-                };
-                match taken {
-                    Ok(()) => return,
-                    Err(error) => {
-                        if !self.engine.is_held(&token) {
-                            self.carried.remove(&lease_token);
-                        }
-                        status::refusal(&error)
-                    }
-                }
+                let reason = (status::INVALID_REQUEST.to_owned(), message);
+                return self.outbox.push_back(refusal(lease_token, channel, reason));
             }
         };
-        let (refusal, message) = refusal;
-        let answer =
-            proto::AppendOutputResponse { lease_token, channel, refusal, message, ..Default::default() };
-        self.outbox.push_back(answer);
+        if let Err(error) = self.take_of(&lease_token, token, &channel, frame).await {
+            let is_over = |carried: &Carried| !carried.channels.iter().any(|told| told.owed);
+            if !self.engine.is_held(&token) && self.carried.get(&lease_token).is_some_and(is_over) {
+                self.carried.remove(&lease_token);
+            }
+            self.outbox.push_back(refusal(lease_token, channel, status::refusal(&error)));
+        }
+    }
+
+    async fn take_of(
+        &mut self,
+        text: &str,
+        token: LeaseToken,
+        channel: &str,
+        frame: Frame,
+    ) -> Result<(), Error> {
+        let carried = self.carry(text, token)?;
+        carried.emission.take(frame).await?;
+        carried.owe(channel);
+        // What is durable already rings no more.
+        if let Ok((_, true)) = carried.emission.durable(channel) {
+            self.moved.notify_one();
+        }
+        Ok(())
     }
 
     fn carry(&mut self, text: &str, token: LeaseToken) -> Result<&mut Carried, Error> {
@@ -181,6 +178,7 @@ impl Carried {
 
     /// Tells of each channel what is new; false where nothing more will be durable.
     fn tell(&mut self, text: &str, outbox: &mut VecDeque<proto::AppendOutputResponse>) -> bool {
+        let mut goes_on = true;
         for told in self.channels.iter_mut().filter(|told| told.owed) {
             match self.emission.durable(&told.channel) {
                 Ok((durable, all)) => {
@@ -191,19 +189,20 @@ impl Carried {
                     told.owed = !all;
                 }
                 Err(error) => {
-                    let (refusal, message) = status::refusal(&error);
-                    let (lease_token, channel) = (text.to_owned(), told.channel.clone());
-                    outbox.push_back(proto::AppendOutputResponse {
-                        lease_token,
-                        channel,
-                        refusal,
-                        message,
-                        ..Default::default()
-                    });
-                    return false;
+                    outbox.push_back(refusal(text.to_owned(), told.channel.clone(), status::refusal(&error)));
+                    goes_on = false;
                 }
             }
         }
-        true
+        goes_on
     }
+}
+
+/// Tells that a frame was refused.
+fn refusal(
+    lease_token: String,
+    channel: String,
+    (refusal, message): (String, String),
+) -> proto::AppendOutputResponse {
+    proto::AppendOutputResponse { lease_token, channel, refusal, message, ..Default::default() }
 }

@@ -46,8 +46,11 @@ const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// What a client may send ahead on one stream, before the service reads it.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 
-/// What a client may send ahead on one connection: a quarter of the largest message.
-const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// What a client may send ahead on one connection, and so what it can make this server hold for it: far more than on one
+/// stream, for the sake of small messages. Beside its bytes h2 counts what each DATA frame costs, up to half of this window all
+/// together, and ends the connection with all its streams when that is exceeded; and what one stream may send ahead in messages
+/// of 70 bytes, as reports and tokens are, counts 700 KiB. So five streams that nobody reads for a moment are no harm.
+const CONNECTION_WINDOW_BYTES: u32 = 32 * STREAM_WINDOW_BYTES;
 
 /// How the port is served; the defaults are those of the design.
 #[derive(Clone, Debug)]

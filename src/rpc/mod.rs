@@ -15,6 +15,7 @@ mod job_service;
 mod listen;
 mod panic;
 mod preface;
+mod reports;
 mod router;
 mod streams;
 mod work;

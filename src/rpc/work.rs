@@ -3,15 +3,15 @@
 //! Like every stream here it is pulled by its client, and no task stands behind it: a worker that does not read its
 //! directives is not heard either, and its leases end.
 
-use crate::engine::{Engine, Error, LeaseTerms, Leased, Order, Place, Report, Stopping};
+use super::reports::{self, Ending, Renewed};
+use crate::engine::{Engine, Error, LeaseTerms, Leased, Order, Place, Stopping};
 use crate::job::{LeaseToken, State, Violation};
 use crate::proto::{self, work_request, work_response};
 use crate::wire::{lease, reply, report, status};
 use futures_core::Stream;
 use futures_util::StreamExt;
-use futures_util::future::join_all;
 use futures_util::stream::{self, FuturesUnordered};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -79,8 +79,8 @@ struct Session {
     deaf: bool,
     /// Answers that are ready.
     outbox: VecDeque<Answer>,
-    /// Leases whose worker is to be told what becomes of them.
-    held: HashSet<LeaseToken>,
+    /// Leases whose worker is to be told what becomes of them, and how many reports that are to end each are on their way.
+    held: HashMap<LeaseToken, usize>,
     orders: Pending<(LeaseToken, watch::Receiver<Order>)>,
     reports: Pending<Reported>,
     stopping: watch::Receiver<Stopping>,
@@ -93,7 +93,7 @@ struct Session {
 /// What came of a report.
 enum Reported {
     /// Leases were renewed.
-    Renewed(Vec<Result<proto::Directive, Error>>),
+    Renewed(Vec<Renewed>),
     /// An attempt was to end.
     Ended(LeaseToken, Result<State, Error>),
     /// A lease was accepted.
@@ -121,7 +121,7 @@ impl Session {
             closing: false,
             deaf: false,
             outbox: VecDeque::new(),
-            held: HashSet::new(),
+            held: HashMap::new(),
             orders: FuturesUnordered::new(),
             reports: FuturesUnordered::new(),
             stopping: engine.stopping(),
@@ -132,9 +132,9 @@ impl Session {
         };
         // Before they are renewed, so that nothing falls in between.
         tokens.iter().for_each(|token| session.follow(*token));
-        let bare = |token| Report { token, progress: None, metrics: Default::default() };
-        let renewals = tokens.into_iter().map(|token| session.renew(bare(token)));
-        let directives: Result<Vec<_>, Error> = join_all(renewals).await.into_iter().collect();
+        let renewed = reports::renew_bare(&session.engine, tokens).await.into_iter();
+        let directives: Result<Vec<_>, Error> =
+            renewed.map(|renewed| renewed.directive(&session.engine)).collect();
         let directives = directives.map_err(|error| status::status(&error))?;
         let terms = Some(lease::terms(&terms));
         session.outbox.push_back(Answer::Welcome(work_response::Welcome { terms, directives }));
@@ -214,108 +214,96 @@ impl Session {
                 self.reports
                     .push(Box::pin(async move { Reported::Accepted(token, engine.accept(&token).await) }));
             }
-            Some(Message::Heartbeat(heartbeat)) => self.heartbeat(heartbeat)?,
+            Some(Message::Heartbeat(heartbeat)) => {
+                let renewed = reports::renew(&engine, report::heartbeat(heartbeat).map_err(status::invalid)?);
+                self.reports.push(Box::pin(async move { Reported::Renewed(renewed.await) }));
+            }
             Some(Message::Complete(complete)) => {
                 let lease_token = complete.lease_token.clone();
-                match report::completion(complete) {
-                    Ok(report::Completion { token, result, metrics, output_bytes }) => {
-                        self.end(token, async move {
-                            engine.complete(&token, result, metrics, output_bytes).await
-                        });
-                    }
-                    Err(violations) => self.refuse(lease_token, violations),
-                }
+                self.end(lease_token, report::completion(complete).map(Ending::Completed));
             }
             Some(Message::Fail(fail)) => {
                 let lease_token = fail.lease_token.clone();
-                match report::failed(fail) {
-                    Ok(report::Failed { token, failure, retry_delay }) => {
-                        self.end(token, async move { engine.fail(&token, failure, retry_delay).await });
-                    }
-                    Err(violations) => self.refuse(lease_token, violations),
-                }
+                self.end(lease_token, report::failed(fail).map(Ending::Failed));
             }
             Some(Message::Release(release)) => {
                 let lease_token = release.lease_token.clone();
-                match report::release(release) {
-                    Ok(report::Release { token, reason, delay }) => {
-                        self.end(token, async move { engine.release(&token, reason, delay).await });
-                    }
-                    Err(violations) => self.refuse(lease_token, violations),
-                }
+                self.end(lease_token, report::release(release).map(Ending::Released));
             }
         }
         Ok(())
     }
 
-    /// Renews leases. What is wrong with a report costs that report, and not the lease.
-    fn heartbeat(&mut self, heartbeat: proto::HeartbeatRequest) -> Result<(), Status> {
-        report::check_count(&heartbeat).map_err(status::invalid)?;
-        let mut renewals = Vec::with_capacity(heartbeat.reports.len());
-        for report in heartbeat.reports {
-            let bare = proto::Report { lease_token: report.lease_token.clone(), ..Default::default() };
-            let (report, reason) = match report::report(report, "") {
-                Ok(report) => (report, String::new()),
-                Err(violations) => {
-                    let reason = status::invalid(violations).message().to_owned();
-                    (report::report(bare, "reports.").map_err(status::invalid)?, reason)
-                }
-            };
-            let renewed = self.renew(report);
-            renewals.push(async move {
-                let directive = renewed.await?;
-                let reason = if reason.is_empty() { directive.reason } else { reason };
-                Ok(proto::Directive { reason, ..directive })
-            });
+    /// Lets an attempt end. That its lease has ended is told by the answer to that, all else as it happens.
+    fn end(&mut self, lease_token: String, ending: Result<Ending, report::Violations>) {
+        let ending = match ending {
+            Ok(ending) => ending,
+            Err(violations) => {
+                let message = status::invalid(violations).message().to_owned();
+                return self.acknowledge(work_response::Ack {
+                    lease_token,
+                    refusal: status::INVALID_REQUEST.to_owned(),
+                    message,
+                    ..Default::default()
+                });
+            }
+        };
+        let (token, engine) = (ending.token(), self.engine.clone());
+        if let Some(endings) = self.held.get_mut(&token) {
+            *endings += 1;
         }
-        self.reports.push(Box::pin(async move { Reported::Renewed(join_all(renewals).await) }));
-        Ok(())
+        self.reports.push(Box::pin(async move { Reported::Ended(token, ending.record(&engine).await) }));
     }
 
-    fn renew(&self, report: Report) -> impl Future<Output = Result<proto::Directive, Error>> + Send + use<> {
-        let (token, renewed) = (report.token, self.engine.renew(report));
-        async move { lease::directive(&token, renewed.await) }
-    }
-
-    /// Lets an attempt end. What becomes of its lease is told by the answer to that.
-    fn end(
-        &mut self,
-        token: LeaseToken,
-        report: impl Future<Output = Result<State, Error>> + Send + 'static,
-    ) {
-        self.held.remove(&token);
-        self.reports.push(Box::pin(async move { Reported::Ended(token, report.await) }));
-    }
-
-    fn refuse(&mut self, lease_token: String, violations: report::Violations) {
-        let message = status::invalid(violations).message().to_owned();
-        let refusal = status::INVALID_REQUEST.to_owned();
-        self.outbox.push_back(Answer::Ack(work_response::Ack { lease_token, state: 0, refusal, message }));
+    fn acknowledge(&mut self, ack: work_response::Ack) {
+        self.outbox.push_back(Answer::Ack(ack));
     }
 
     fn answer(&mut self, reported: Reported) {
         match reported {
-            Reported::Renewed(directives) => {
+            Reported::Renewed(renewed) => {
                 // What is not known is asked again with the next one.
-                let directives = directives.into_iter().filter_map(Result::ok).collect();
+                let directives =
+                    renewed.into_iter().filter_map(|one| one.directive(&self.engine).ok()).collect();
                 self.outbox.push_back(Answer::Directives(proto::HeartbeatResponse { directives }));
             }
             Reported::Accepted(_, Ok(())) => {}
             Reported::Accepted(token, Err(error)) => {
-                if !error.is_transient() && self.held.remove(&token) {
+                if !error.is_transient() && self.held.remove(&token).is_some() {
                     self.tell(lease::lost(&token));
                 }
             }
-            Reported::Ended(token, ended) => {
-                let mut ack = work_response::Ack { lease_token: token.to_string(), ..Default::default() };
-                match ended {
-                    Ok(state) => ack.set_state(reply::state(state)),
-                    Err(error) => {
-                        (ack.refusal, ack.message) = status::refusal(&error);
-                        self.held.insert(token);
-                    }
-                }
-                self.outbox.push_back(Answer::Ack(ack));
+            Reported::Ended(token, Ok(state)) => {
+                self.held.remove(&token);
+                let lease_token = token.to_string();
+                self.acknowledge(work_response::Ack {
+                    lease_token,
+                    state: reply::state(state).into(),
+                    ..Default::default()
+                });
+            }
+            Reported::Ended(token, Err(error)) => {
+                let (refusal, message) = status::refusal(&error);
+                let lease_token = token.to_string();
+                self.acknowledge(work_response::Ack { lease_token, refusal, message, ..Default::default() });
+                self.go_on(token);
+            }
+        }
+    }
+
+    /// A report that was to end an attempt was refused: the worker hears what it is to do now, unless it is to go on.
+    fn go_on(&mut self, token: LeaseToken) {
+        let Some(endings) = self.held.get_mut(&token) else { return };
+        *endings = endings.saturating_sub(1);
+        let ends = *endings > 0;
+        match self.engine.directive(&token).map(|directive| directive.order) {
+            Ok(Order::Continue) => {}
+            Ok(order @ Order::Cancel { .. }) => self.tell(lease::order(&token, order)),
+            // Another report is still to be answered, which tells as much.
+            Ok(Order::Lost) | Err(_) if ends => {}
+            Ok(Order::Lost) | Err(_) => {
+                self.held.remove(&token);
+                self.tell(lease::lost(&token));
             }
         }
     }
@@ -327,7 +315,7 @@ impl Session {
         }
         self.sent += 1;
         self.free = self.free.saturating_sub(1);
-        self.held.insert(leased.token);
+        self.held.insert(leased.token, 0);
         self.listen(leased.token, leased.orders.clone());
         self.outbox.push_back(Answer::Assignment(lease::assignment(leased, self.engine.now())));
     }
@@ -335,7 +323,7 @@ impl Session {
     /// Tells the worker from now on what becomes of a lease.
     fn follow(&mut self, token: LeaseToken) {
         if let Some(orders) = self.engine.orders(&token)
-            && self.held.insert(token)
+            && self.held.insert(token, 0).is_none()
         {
             self.listen(token, orders);
         }
@@ -351,15 +339,19 @@ impl Session {
 
     fn direct(&mut self, token: LeaseToken, mut orders: watch::Receiver<Order>) {
         let order = *orders.borrow_and_update();
-        if !self.held.contains(&token) {
-            return;
+        match (order, self.held.get(&token)) {
+            (_, None) => {}
+            (Order::Lost, Some(0)) => {
+                self.held.remove(&token);
+                self.tell(lease::lost(&token));
+            }
+            // It may well be lost to the report itself: its answer tells.
+            (Order::Lost, Some(_)) => {}
+            (Order::Continue | Order::Cancel { .. }, Some(_)) => {
+                self.listen(token, orders);
+                self.tell(lease::order(&token, order));
+            }
         }
-        if order == Order::Lost {
-            self.held.remove(&token);
-            return self.tell(lease::lost(&token));
-        }
-        self.listen(token, orders);
-        self.tell(lease::order(&token, order));
     }
 
     fn tell(&mut self, directive: proto::Directive) {

@@ -1,11 +1,12 @@
 //! What workers call: convert, ask the engine, convert back. The streams are in `work` and `emit`.
 
+use super::reports::{self, Ending};
 use super::{emit, work};
 use crate::engine::{Engine, Error, Leased, Place, Stopping};
+use crate::job::State;
 use crate::proto;
 use crate::proto::worker_service_server::{WorkerService, WorkerServiceServer};
 use crate::wire::{lease, reply, report, status};
-use futures_util::future::join_all;
 use prost::Message as _;
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::BoxStream;
@@ -68,12 +69,10 @@ impl WorkerService for Workers {
         &self,
         request: Request<proto::HeartbeatRequest>,
     ) -> Result<Response<proto::HeartbeatResponse>, Status> {
-        let reports = report::reports(request.into_inner()).map_err(status::invalid)?;
-        let renewals = reports.into_iter().map(|report| {
-            let (token, renewed) = (report.token, self.engine.renew(report));
-            async move { lease::directive(&token, renewed.await) }
-        });
-        let directives: Result<Vec<_>, Error> = join_all(renewals).await.into_iter().collect();
+        let renewals = report::heartbeat(request.into_inner()).map_err(status::invalid)?;
+        let renewed = reports::renew(&self.engine, renewals).await.into_iter();
+        let directives: Result<Vec<_>, Error> =
+            renewed.map(|renewed| renewed.directive(&self.engine)).collect();
         Ok(Response::new(proto::HeartbeatResponse { directives: directives.map_err(refused)? }))
     }
 
@@ -91,9 +90,7 @@ impl WorkerService for Workers {
         &self,
         request: Request<proto::CompleteJobRequest>,
     ) -> Result<Response<proto::CompleteJobResponse>, Status> {
-        let report::Completion { token, result, metrics, output_bytes } =
-            report::completion(request.into_inner()).map_err(status::invalid)?;
-        self.engine.complete(&token, result, metrics, output_bytes).await.map_err(refused)?;
+        self.end(report::completion(request.into_inner()).map(Ending::Completed)).await?;
         Ok(Response::new(proto::CompleteJobResponse {}))
     }
 
@@ -101,9 +98,7 @@ impl WorkerService for Workers {
         &self,
         request: Request<proto::FailJobRequest>,
     ) -> Result<Response<proto::FailJobResponse>, Status> {
-        let report::Failed { token, failure, retry_delay } =
-            report::failed(request.into_inner()).map_err(status::invalid)?;
-        let state = self.engine.fail(&token, failure, retry_delay).await.map_err(refused)?;
+        let state = self.end(report::failed(request.into_inner()).map(Ending::Failed)).await?;
         Ok(Response::new(proto::FailJobResponse { state: reply::state(state).into() }))
     }
 
@@ -111,9 +106,7 @@ impl WorkerService for Workers {
         &self,
         request: Request<proto::ReleaseJobRequest>,
     ) -> Result<Response<proto::ReleaseJobResponse>, Status> {
-        let report::Release { token, reason, delay } =
-            report::release(request.into_inner()).map_err(status::invalid)?;
-        self.engine.release(&token, reason, delay).await.map_err(refused)?;
+        self.end(report::release(request.into_inner()).map(Ending::Released)).await?;
         Ok(Response::new(proto::ReleaseJobResponse {}))
     }
 
@@ -133,6 +126,10 @@ impl WorkerService for Workers {
 }
 
 impl Workers {
+    async fn end(&self, ending: Result<Ending, report::Violations>) -> Result<State, Status> {
+        ending.map_err(status::invalid)?.record(&self.engine).await.map_err(refused)
+    }
+
     /// The first job, and as many of those that have come with it as fit into an answer. The others are given back.
     fn assignments(&self, place: &mut Place, first: Option<Leased>) -> Vec<proto::Assignment> {
         // What came now would only be given back.

@@ -4,6 +4,7 @@ use super::filter::checked_kinds;
 use super::json;
 pub use super::request::Violations;
 use super::request::{checked_duration, checked_timestamp, duration};
+use super::status;
 use crate::engine::{Frame, Report, Worker};
 use crate::job::limits::*;
 use crate::job::{
@@ -30,6 +31,15 @@ const TOKENS_MAX: usize = 10_000;
 const SLOTS_MAX: i32 = 10_000;
 /// How many lines of a log come at once.
 const LINES_MAX: usize = 1_000;
+
+/// A lease to renew.
+#[derive(Debug)]
+pub struct Renewal {
+    /// What is said of it.
+    pub report: Report,
+    /// What of that is not valid, for which none of it is taken; empty where all is.
+    pub refused: String,
+}
 
 /// A call for work.
 #[derive(Debug)]
@@ -144,33 +154,30 @@ pub fn token(text: &str, field: &str) -> Result<LeaseToken, Violations> {
     }
 }
 
-/// The leases to renew.
-pub fn reports(request: proto::HeartbeatRequest) -> Result<Vec<Report>, Violations> {
-    let mut check = Check::default();
-    check.take(check_count(&request));
-    let reports = request.reports.into_iter().take(REPORTS_MAX).enumerate();
-    let reports: Vec<_> =
-        reports.filter_map(|(index, one)| check.take(report(one, &format!("reports[{index}].")))).collect();
-    check.done(|| reports)
-}
-
-/// Makes sure that a heartbeat renews no more leases than it may.
-pub fn check_count(request: &proto::HeartbeatRequest) -> Result<(), Violations> {
+/// The leases to renew. Refused is only what names no leases, or too many.
+pub fn heartbeat(request: proto::HeartbeatRequest) -> Result<Vec<Renewal>, Violations> {
     let mut check = Check::default();
     check.at_most("reports", request.reports.len(), REPORTS_MAX, "reports");
-    check.done(|| ())
+    let reports = request.reports.into_iter().take(REPORTS_MAX).enumerate();
+    let renewals: Vec<_> = reports
+        .filter_map(|(index, report)| {
+            let token = token(&report.lease_token, &format!("reports[{index}].lease_token"));
+            check.take(token).map(|token| renewal(token, report))
+        })
+        .collect();
+    check.done(|| renewals)
 }
 
-/// What is said of one lease.
-pub fn report(report: proto::Report, path: &str) -> Result<Report, Violations> {
-    let mut check = Check { path: path.to_owned(), ..Default::default() };
-    let token = check.take(token(&report.lease_token, &format!("{path}lease_token")));
+fn renewal(token: LeaseToken, report: proto::Report) -> Renewal {
+    let mut check = Check::default();
     let progress = report.progress.map(|progress| check.progress(progress));
     check.metrics(&report.metrics);
-    let metrics = report.metrics;
-    match token {
-        Some(token) => check.done(|| Report { token, progress, metrics }),
-        None => Err(check.found),
+    match check.done(|| Report { token, progress, metrics: report.metrics }) {
+        Ok(report) => Renewal { report, refused: String::new() },
+        Err(violations) => Renewal {
+            report: Report { token, progress: None, metrics: Metrics::new() },
+            refused: status::invalid(violations).message().to_owned(),
+        },
     }
 }
 
@@ -260,8 +267,6 @@ pub fn release(request: proto::ReleaseJobRequest) -> Result<Release, Violations>
 #[derive(Default)]
 struct Check {
     found: Violations,
-    /// What stands before the name of each field.
-    path: String,
 }
 
 impl Check {
@@ -275,7 +280,7 @@ impl Check {
 
     fn that(&mut self, holds: bool, field: &str, description: impl FnOnce() -> String) {
         if !holds {
-            self.found.push(Violation::new(format!("{}{field}", self.path), description()));
+            self.found.push(Violation::new(field, description()));
         }
     }
 
@@ -322,8 +327,8 @@ impl Check {
         });
         self.count("progress.completed", progress.completed);
         self.count("progress.total", progress.total.unwrap_or(0));
-        let field = format!("{}progress.expected_end_time", self.path);
-        let time = |time| checked_timestamp(time, &field).map_err(|violation| vec![violation]);
+        let time =
+            |time| checked_timestamp(time, "progress.expected_end_time").map_err(|violation| vec![violation]);
         Progress {
             fraction: progress.fraction,
             estimated: progress.estimated,
@@ -391,19 +396,32 @@ mod tests {
     }
 
     #[rstest]
-    #[case(|r: &mut proto::Report| r.lease_token = "x".into(), "reports[0].lease_token")]
-    #[case(|r: &mut proto::Report| r.progress = Some(proto::Progress { stage: "s".repeat(129), ..Default::default() }), "reports[0].progress.stage")]
-    #[case(|r: &mut proto::Report| r.progress = Some(proto::Progress { completed: -1, ..Default::default() }), "reports[0].progress.completed")]
-    #[case(|r: &mut proto::Report| r.progress = Some(proto::Progress { fraction: Some(f64::NAN), ..Default::default() }), "reports[0].progress.fraction")]
-    #[case(|r: &mut proto::Report| r.metrics = [("x".into(), f64::INFINITY)].into(), "reports[0].metrics")]
-    fn what_is_wrong_with_a_report_is_named_by_its_path(
+    #[case(|r: &mut proto::Report| r.progress = Some(proto::Progress { stage: "s".repeat(129), ..Default::default() }), "progress.stage")]
+    #[case(|r: &mut proto::Report| r.progress = Some(proto::Progress { completed: -1, ..Default::default() }), "progress.completed")]
+    #[case(|r: &mut proto::Report| r.progress = Some(proto::Progress { fraction: Some(f64::NAN), ..Default::default() }), "progress.fraction")]
+    #[case(|r: &mut proto::Report| r.metrics = [("x".into(), f64::INFINITY)].into(), "metrics")]
+    fn what_is_wrong_with_a_report_is_named_and_costs_no_lease(
         #[case] spoil: fn(&mut proto::Report),
         #[case] field: &str,
     ) {
         let mut report = proto::Report { lease_token: text(), ..Default::default() };
         spoil(&mut report);
 
-        assert_eq!(fields(reports(proto::HeartbeatRequest { reports: vec![report] })), [field]);
+        let renewal = heartbeat(proto::HeartbeatRequest { reports: vec![report] }).unwrap().remove(0);
+
+        assert!(renewal.refused.starts_with(&format!("{field}: ")), "{}", renewal.refused);
+        assert_eq!(renewal.report.token.to_string(), text());
+        assert!(renewal.report.progress.is_none() && renewal.report.metrics.is_empty());
+    }
+
+    #[test]
+    fn what_names_no_lease_is_refused_by_its_place() {
+        let report = |lease_token: String| proto::Report { lease_token, ..Default::default() };
+        let reports = vec![report(text()), report("x".into()), report(String::new())];
+
+        let refused = heartbeat(proto::HeartbeatRequest { reports });
+
+        assert_eq!(fields(refused), ["reports[1].lease_token", "reports[2].lease_token"]);
     }
 
     #[test]

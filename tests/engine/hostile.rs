@@ -7,6 +7,7 @@ use longhaul::store::*;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What is to become of one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,7 @@ pub struct HostileStore {
     faults: Mutex<VecDeque<(Chosen, Fault)>>,
     gate: Mutex<Gate>,
     opened: Condvar,
+    read: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -37,7 +39,13 @@ struct Gate {
 
 impl HostileStore {
     pub fn new(kept: Arc<dyn Store>) -> Self {
-        Self { kept, faults: Mutex::default(), gate: Mutex::default(), opened: Condvar::new() }
+        Self {
+            kept,
+            faults: Mutex::default(),
+            gate: Mutex::default(),
+            opened: Condvar::new(),
+            read: AtomicUsize::new(0),
+        }
     }
 
     /// Does this to the next batch with such an operation; one that is still to come is meant for the one after it.
@@ -67,6 +75,11 @@ impl HostileStore {
     pub fn unblock(&self) {
         self.gate.lock().closed = false;
         self.opened.notify_all();
+    }
+
+    /// How many events were read since this was asked last.
+    pub fn events_read(&self) -> usize {
+        self.read.swap(0, Ordering::Relaxed)
     }
 
     fn pass_gate(&self) {
@@ -116,7 +129,9 @@ impl Store for HostileStore {
     }
 
     fn events(&self, wanted: &[(JobId, Sequence)], limit: EventLimit) -> Result<Vec<Vec<Event>>, Error> {
-        self.kept.events(wanted, limit)
+        let events = self.kept.events(wanted, limit)?;
+        self.read.fetch_add(events.iter().map(Vec::len).sum(), Ordering::Relaxed);
+        Ok(events)
     }
 
     fn held(&self, after: Option<JobId>, limit: usize) -> Result<Vec<Job>, Error> {

@@ -1,10 +1,12 @@
 //! The engine through its public interface: what callers, workers and watchers may rely on, over a store that works and
 //! over one that fails.
 
+mod beats;
 mod bench;
 mod builders;
 mod commit;
 mod dispatch;
+mod frames;
 mod hostile;
 mod leases;
 mod live;

@@ -3,7 +3,7 @@
 import pytest
 from client import refused
 from google.protobuf import json_format
-from longhaul.v1 import worker_service_pb2, worker_service_pb2_grpc
+from longhaul.v1 import job_service_pb2, worker_service_pb2, worker_service_pb2_grpc
 from test_bad_input import DURATIONS, KINDS, TIMESTAMPS, leaves
 
 TOKEN = "0199c3a4-5f60-7c1e-8a52-3f0d9b7e6c11.1.00000000000000aa"
@@ -26,13 +26,6 @@ BAD = {
     "Heartbeat": {
         "reports": [[{"lease_token": TOKEN}] * 1001],
         "reports.lease_token": TOKENS,
-        "reports.progress.fraction": ["NaN"],
-        "reports.progress.stage": ["s" * 129, "ü" * 129],
-        "reports.progress.completed": [-1],
-        "reports.progress.total": [-1],
-        "reports.progress.unit": ["u" * 65],
-        "reports.progress.expected_end_time": TIMESTAMPS,
-        "reports.metrics": METRICS,
     },
     "AppendOutput": {
         "lease_token": TOKENS,
@@ -60,6 +53,16 @@ BAD = {
         "retry_delay": DURATIONS,
     },
     "ReleaseJob": {"lease_token": TOKENS, "reason": ["r" * 256], "delay": DURATIONS},
+}
+# What is bad in one report costs that report, and its lease is renewed all the same; the `reason` of its directive names it.
+BAD_REPORTS = {
+    "progress.fraction": ["NaN"],
+    "progress.stage": ["s" * 129, "ü" * 129],
+    "progress.completed": [-1],
+    "progress.total": [-1],
+    "progress.unit": ["u" * 65],
+    "progress.expected_end_time": TIMESTAMPS,
+    "metrics": METRICS,
 }
 # Every value is good.
 HARMLESS = {"Heartbeat": {"reports.progress.estimated", "reports.progress.report_time"}, "FailJob": {"failure.permanent"}}
@@ -138,10 +141,31 @@ def test_a_bad_report_is_refused_by_its_path(workers, method, path, value, named
     assert named in refusal.message
 
 
+@pytest.fixture(scope="module")
+def leased(server, workers):
+    """The token of a lease that goes on."""
+    server.jobs.StartJob(job_service_pb2.StartJobRequest(kind="bad-reports"), timeout=30)
+    wanted = {"worker_id": "worker", "kinds": ["bad-reports"], "wait": "20s", "lease_duration": "600s"}
+    answer = workers.LeaseJobs(json_format.ParseDict(wanted, worker_service_pb2.LeaseJobsRequest()), timeout=30)
+    return answer.assignments[0].lease_token
+
+
+@pytest.mark.parametrize("path, value", [(path, value) for path, values in BAD_REPORTS.items() for value in values])
+def test_a_bad_report_costs_itself_and_no_lease(workers, leased, path, value):
+    bad = request("Heartbeat", f"reports.{path}", value)
+    bad.reports[0].lease_token = leased
+
+    directive = workers.Heartbeat(bad, timeout=30).directives[0]
+
+    assert directive.action == worker_service_pb2.Directive.RENEWED
+    assert directive.reason.startswith(f"{path}: ")
+
+
 def test_every_field_of_every_method_has_a_row():
     assert set(BAD) == set(METHODS) - STREAMS
     for method, fields in BAD.items():
-        known = {*fields, *HARMLESS.get(method, ())} - {"reports", "logs"}
+        reports = {f"reports.{path}" for path in BAD_REPORTS} if method == "Heartbeat" else set()
+        known = {*fields, *reports, *HARMLESS.get(method, ())} - {"reports", "logs"}
         assert set(leaves(METHODS[method].input_type)) == known, method
 
 

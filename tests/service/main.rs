@@ -3,6 +3,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[allow(dead_code, reason = "not every fault of a store is of interest here")]
+#[path = "../engine/hostile.rs"]
+mod hostile;
+
 mod batch_start_jobs;
 mod cancel_job;
 mod churn;
@@ -15,7 +19,9 @@ mod output;
 mod queue;
 mod remote;
 mod retry_job;
+mod sessions;
 mod shutdown;
+mod stalled_store;
 mod start_job;
 mod watch_job;
 mod watch_jobs;

@@ -19,12 +19,12 @@ use tonic::{Code, Streaming};
 use work_request::Message as Ask;
 use work_response::Message as Answer;
 
-type Workers = WorkerServiceClient<Channel>;
+pub type Workers = WorkerServiceClient<Channel>;
 
-const KIND: &str = "elsewhere";
-const MILLISECOND: Duration = Duration::from_millis(1);
+pub const KIND: &str = "elsewhere";
+pub const MILLISECOND: Duration = Duration::from_millis(1);
 
-async fn server(lease: Duration, accept: Duration) -> Server {
+pub async fn server(lease: Duration, accept: Duration) -> Server {
     Server::with(processor::built_in(), |options| {
         options.slots = Some(0);
         options.lease_duration = Some(Time(lease));
@@ -33,15 +33,15 @@ async fn server(lease: Duration, accept: Duration) -> Server {
     .await
 }
 
-async fn patient_server() -> Server {
+pub async fn patient_server() -> Server {
     server(Duration::from_secs(30), Duration::from_secs(10)).await
 }
 
-async fn workers(url: &str) -> Workers {
+pub async fn workers(url: &str) -> Workers {
     WorkerServiceClient::connect(url.to_owned()).await.unwrap().max_decoding_message_size(64 << 20)
 }
 
-fn call(max_jobs: i32, wait: Duration) -> LeaseJobsRequest {
+pub fn call(max_jobs: i32, wait: Duration) -> LeaseJobsRequest {
     LeaseJobsRequest {
         worker_id: "test".into(),
         kinds: vec![KIND.into()],
@@ -51,11 +51,11 @@ fn call(max_jobs: i32, wait: Duration) -> LeaseJobsRequest {
     }
 }
 
-async fn lease(workers: &mut Workers) -> Assignment {
+pub async fn lease(workers: &mut Workers) -> Assignment {
     ok(workers.lease_jobs(call(1, PATIENCE))).await.assignments.remove(0)
 }
 
-fn frame(token: &str, offset: usize, data: &str) -> AppendOutputRequest {
+pub fn frame(token: &str, offset: usize, data: &str) -> AppendOutputRequest {
     AppendOutputRequest {
         lease_token: token.to_owned(),
         offset: offset as i64,
@@ -64,16 +64,16 @@ fn frame(token: &str, offset: usize, data: &str) -> AppendOutputRequest {
     }
 }
 
-fn complete(token: &str, output_bytes: Option<i64>) -> CompleteJobRequest {
+pub fn complete(token: &str, output_bytes: Option<i64>) -> CompleteJobRequest {
     CompleteJobRequest { lease_token: token.to_owned(), output_bytes, ..Default::default() }
 }
 
-fn heartbeat(token: &str) -> HeartbeatRequest {
+pub fn heartbeat(token: &str) -> HeartbeatRequest {
     HeartbeatRequest { reports: vec![Report { lease_token: token.to_owned(), ..Default::default() }] }
 }
 
 /// The valid output of a history, and how often something of it was voided.
-fn output(history: &[JobEvent]) -> (String, usize) {
+pub fn output(history: &[JobEvent]) -> (String, usize) {
     let (mut text, mut resets) = (Vec::new(), 0);
     for event in history {
         match &event.event {
@@ -92,13 +92,13 @@ fn output(history: &[JobEvent]) -> (String, usize) {
 }
 
 /// One `Work` stream, by hand.
-struct Stream {
-    asks: mpsc::Sender<WorkRequest>,
-    answers: Streaming<WorkResponse>,
+pub struct Stream {
+    pub asks: mpsc::Sender<WorkRequest>,
+    pub answers: Streaming<WorkResponse>,
 }
 
 impl Stream {
-    async fn open(
+    pub async fn open(
         workers: &mut Workers,
         name: &str,
         lease_tokens: &[&str],
@@ -117,19 +117,19 @@ impl Stream {
         (stream, welcome)
     }
 
-    async fn ask(&self, message: Ask) {
+    pub async fn ask(&self, message: Ask) {
         self.asks.send(WorkRequest { message: Some(message) }).await.unwrap();
     }
 
-    async fn credit(&self, free_slots: i32, received: i64) {
+    pub async fn credit(&self, free_slots: i32, received: i64) {
         self.ask(Ask::Credit(work_request::Credit { free_slots, received })).await;
     }
 
-    async fn next(&mut self) -> Answer {
+    pub async fn next(&mut self) -> Answer {
         within(self.answers.message()).await.unwrap().expect("the stream has ended").message.unwrap()
     }
 
-    async fn assignment(&mut self) -> Assignment {
+    pub async fn assignment(&mut self) -> Assignment {
         loop {
             if let Answer::Assignment(assignment) = self.next().await {
                 return assignment;
@@ -137,7 +137,7 @@ impl Stream {
         }
     }
 
-    async fn ack(&mut self) -> work_response::Ack {
+    pub async fn ack(&mut self) -> work_response::Ack {
         loop {
             if let Answer::Ack(ack) = self.next().await {
                 return ack;
@@ -145,7 +145,7 @@ impl Stream {
         }
     }
 
-    async fn directive(&mut self) -> Directive {
+    pub async fn directive(&mut self) -> Directive {
         loop {
             if let Answer::Directives(answer) = self.next().await
                 && let Some(directive) = answer.directives.into_iter().next()

@@ -218,19 +218,26 @@ impl Step {
 
     /// Ends a claim that was never accepted. It leaves no trace in the history.
     fn lapse(&mut self, by: EndedBy) {
-        if let Some(lease) = self.job.lease.take() {
-            let (epoch, state) = (self.job.epoch, self.job.state);
-            self.job.ended_lease = Some(EndedLease { epoch, secret: lease.secret, by, state });
+        self.end_lease_as(by, self.job.state);
+    }
+
+    /// Ends the lease on the way to `state`, and remembers it where a report under it may get that answer again. What the
+    /// server has ended is heard as lost by every later report, unless the job was cancelled; so it does not take the place of
+    /// a lease whose own last report may come again.
+    fn end_lease_as(&mut self, by: EndedBy, state: State) {
+        let job = &mut self.job;
+        if let Some(lease) = job.lease.take()
+            && (by != EndedBy::Server || state == State::Cancelled)
+        {
+            job.ended_lease = Some(EndedLease { epoch: job.epoch, secret: lease.secret, by, state });
         }
     }
 
     /// Ends the lease and the attempt, on the way to `state`.
     fn end_attempt(&mut self, by: EndedBy, state: State, live: Live) -> StateChange {
         let change = StateChange { metrics: live.metrics.clone(), ..self.change_to(state) };
+        self.end_lease_as(by, state);
         let job = &mut self.job;
-        if let Some(lease) = job.lease.take() {
-            job.ended_lease = Some(EndedLease { epoch: job.epoch, secret: lease.secret, by, state });
-        }
         job.run_duration += self.now.since(job.attempt_start_time.unwrap_or(self.now));
         if !live.is_empty() {
             self.live = Some(live);

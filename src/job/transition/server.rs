@@ -97,7 +97,7 @@ impl Step {
     pub(super) fn cancel(&mut self, message: String, grace: Duration) -> Answer {
         match self.job.state {
             State::Scheduled | State::Pending | State::Retrying => {
-                self.lapse(EndedBy::Server);
+                self.end_lease_as(EndedBy::Server, State::Cancelled);
                 let change = StateChange {
                     reason: reason::CANCEL_REQUESTED.into(),
                     message,

@@ -46,7 +46,7 @@ fn a_claim_of_a_cancelled_job_can_record_nothing() {
     life.cancel(MINUTE).unwrap();
 
     assert_eq!(life.does(Command::Accept { lease }), Err(Refusal::LeaseLost));
-    assert!(life.completes().is_err());
+    assert_eq!(life.completes(), Err(Refusal::JobCancelled));
     assert_eq!(life.job.attempt, 0);
 }
 

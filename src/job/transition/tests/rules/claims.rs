@@ -3,6 +3,7 @@
 use crate::job::limits::UNACCEPTED_MAX;
 use crate::job::transition::tests::life::*;
 use crate::job::*;
+use rstest::rstest;
 use std::time::Duration;
 
 #[test]
@@ -16,6 +17,32 @@ fn a_claim_that_is_given_back_at_once_leaves_no_trace() {
     assert_eq!((life.events.len(), life.job.attempt, life.job.releases), (1, 0, 0));
     assert_eq!(life.job.place(), Place::Ready);
     assert_eq!(life.completes(), Err(Refusal::LeaseLost));
+}
+
+#[rstest]
+#[case::a_claim_that_lapses(LeaseEnd::Unaccepted, false)]
+#[case::an_attempt_that_the_server_ends(LeaseEnd::Expired, true)]
+fn a_report_gets_its_answer_again_whatever_the_server_ends_meanwhile(
+    #[case] cause: LeaseEnd,
+    #[case] accept: bool,
+) {
+    let mut life = Life::running(options());
+    let lease = life.token();
+    let fail = || Command::Fail {
+        lease,
+        failure: Some(Failure::new("BROKEN", "it broke")),
+        retry_delay: None,
+        live: Live::default(),
+        jitter: 1.0,
+    };
+    assert_eq!(life.does(fail()), Ok(State::Retrying));
+
+    life.wait(HOUR).advance();
+    life.claim(accept).unwrap();
+    life.ends(cause).unwrap();
+
+    assert_eq!(life.job.state, State::Pending);
+    assert_eq!(life.does(fail()), Ok(State::Retrying));
 }
 
 #[test]
