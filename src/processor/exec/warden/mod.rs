@@ -4,24 +4,26 @@
 //! escapes. It ends, and everything with it, when its socket does: that is how a supervisor lets go, and how it dies. It
 //! has no thread and no runtime, and knows nothing of jobs.
 
+mod limits;
+mod tree;
+
+pub use limits::launch;
+
 use super::program::Limits;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 use rustix::process::*;
-use rustix::system::sysinfo;
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::fs::DirEntry;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tree::{Count, descendants, end_all, kills_for_memory};
 
 /// The first argument of our binary when it is to be a warden.
 pub const WARDEN: &str = "warden";
@@ -31,15 +33,10 @@ pub const LAUNCH: &str = "launch";
 pub const ORDER_BYTES_MAX: usize = 192 << 10;
 /// How often what was orphaned is buried while a program runs.
 const BURY_EVERY: Duration = Duration::from_secs(5);
-/// How often it is looked whether there may be too many processes, where they are limited; and how often they are counted
-/// whether it seems so or not.
+/// How often it is looked whether there may be too many processes, where they are limited.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-const COUNT_EVERY: Duration = Duration::from_secs(1);
-/// How long to try to end what cannot be ended, as a process that waits for a disk that is gone.
-const END_MAX: Duration = Duration::from_secs(10);
-/// The priority of a warden that has to watch how many processes there are, where it may have it, and that of its program.
+/// The priority of a warden that has to watch how many processes there are, where it may have it.
 const WATCHFUL: i32 = -20;
-const ORDINARY: i32 = 0;
 /// When memory runs out, the kernel is to end programs before supervisors and servers.
 const OOM_SCORE: &str = "500";
 
@@ -123,28 +120,8 @@ struct Running {
     pid: Pid,
     /// Readable once it has ended.
     handle: OwnedFd,
-    processes: Option<Processes>,
+    processes: Option<Count>,
     too_many_processes: bool,
-}
-
-/// How many processes a program may be, and how many it was when they were last counted.
-struct Processes {
-    max: usize,
-    count: usize,
-    /// How many tasks the whole machine had then.
-    tasks: usize,
-    time: Instant,
-}
-
-impl Processes {
-    fn new(max: u32) -> Self {
-        Self { max: max as usize, count: 1, tasks: tasks(), time: Instant::now() }
-    }
-
-    /// Whether there may be too many. A count costs a look at each process of the machine; this is one call.
-    fn may_be_too_many(&self) -> bool {
-        tasks() + self.count > self.tasks + self.max || self.time.elapsed() >= COUNT_EVERY
-    }
 }
 
 impl Warden<'_> {
@@ -243,9 +220,7 @@ impl Warden<'_> {
         }
         let below = descendants();
         if let Some(processes) = &mut running.processes {
-            let living = below.iter().filter(|below| !below.has_ended).count();
-            (processes.count, processes.tasks, processes.time) = (living, tasks(), Instant::now());
-            running.too_many_processes |= living > processes.max;
+            running.too_many_processes |= processes.are_too_many(&below);
         }
         let orphans =
             below.iter().filter(|below| below.is_ours && below.has_ended && below.pid != running.pid);
@@ -311,126 +286,6 @@ fn start(launch: Launch, files: Vec<OwnedFd>) -> std::io::Result<Running> {
     let child = command.spawn()?;
     let pid = Pid::from_child(&child);
     let handle = pidfd_open(pid, PidfdFlags::empty())?;
-    let processes = limits.processes.map(Processes::new);
+    let processes = limits.processes.map(Count::new);
     Ok(Running { pid, handle, processes, too_many_processes: false })
-}
-
-/// Takes limits on, and becomes a program; returns only where that fails.
-pub fn launch(limits: Limits, file: PathBuf, arguments: Vec<OsString>) -> std::io::Error {
-    let Limits { memory_bytes, cpu_time, open_files, file_bytes, processes } = limits;
-    let mut own_processes = None;
-    if let Some(processes) = processes {
-        let _ = setpriority_process(None, ORDINARY);
-        // The kernel counts all processes of a user, and none of root's.
-        own_processes = Some(user_processes() + u64::from(processes));
-    }
-    let wanted = [
-        (Resource::Nproc, own_processes),
-        (Resource::As, memory_bytes),
-        (Resource::Cpu, cpu_time.map(|time| time.as_secs().max(1))),
-        (Resource::Nofile, open_files),
-        (Resource::Fsize, file_bytes),
-    ];
-    for (resource, limit) in wanted {
-        let Some(limit) = limit else { continue };
-        // Whoever may do less already is not to do more.
-        let limit = getrlimit(resource).maximum.map_or(limit, |maximum| maximum.min(limit));
-        if let Err(error) = setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) }) {
-            return error.into();
-        }
-    }
-    Command::new(file).args(arguments).exec()
-}
-
-/// A process that has come from us, directly or not.
-#[derive(Clone, Copy, Debug)]
-struct Below {
-    pid: Pid,
-    /// It is our own child, by birth or by adoption.
-    is_ours: bool,
-    /// It waits to be buried.
-    has_ended: bool,
-}
-
-/// How many tasks the machine has.
-fn tasks() -> usize {
-    usize::from(sysinfo().procs)
-}
-
-/// How many processes our user has.
-fn user_processes() -> u64 {
-    let user = getuid().as_raw();
-    let is_ours = |entry: &DirEntry| {
-        let is_process = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
-        is_process && entry.metadata().is_ok_and(|entry| entry.uid() == user)
-    };
-    std::fs::read_dir("/proc").into_iter().flatten().flatten().filter(is_ours).count() as u64
-}
-
-/// All processes that have come from us.
-fn descendants() -> Vec<Below> {
-    let mut children: HashMap<i32, Vec<(Pid, bool)>> = HashMap::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
-        else {
-            continue;
-        };
-        // It may be gone by now.
-        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
-        // The name in parentheses may have anything in it.
-        let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let has_ended = matches!(fields.next(), Some("Z" | "X"));
-        if let Some(parent) = fields.next().and_then(|parent| parent.parse().ok()) {
-            children.entry(parent).or_default().push((pid, has_ended));
-        }
-    }
-    let us = getpid().as_raw_nonzero().get();
-    let (mut found, mut parents) = (Vec::new(), vec![us]);
-    while let Some(parent) = parents.pop() {
-        for (pid, has_ended) in children.remove(&parent).unwrap_or_default() {
-            parents.push(pid.as_raw_nonzero().get());
-            found.push(Below { pid, is_ours: parent == us, has_ended });
-        }
-    }
-    found
-}
-
-/// Ends all that has come from us.
-#[expect(clippy::disallowed_methods, reason = "it has nothing else to do, and no runtime to wait in")]
-fn end_all() {
-    let deadline = Instant::now() + END_MAX;
-    let mut stopped = HashSet::new();
-    while have_children() && Instant::now() < deadline {
-        let living: Vec<Pid> =
-            descendants().into_iter().filter(|below| !below.has_ended).map(|below| below.pid).collect();
-        let fresh: Vec<Pid> = living.iter().copied().filter(|pid| stopped.insert(*pid)).collect();
-        // What is stopped starts nothing new, so that in the end nothing is missed. Each may be gone by now.
-        for pid in &fresh {
-            let _ = kill_process(*pid, Signal::STOP);
-        }
-        if fresh.is_empty() {
-            for pid in living {
-                let _ = kill_process(pid, Signal::KILL);
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
-/// Whether there is still something below us. Buries what has ended.
-fn have_children() -> bool {
-    loop {
-        match wait(WaitOptions::NOHANG) {
-            Ok(Some(_)) | Err(Errno::INTR) => {}
-            Ok(None) => return true,
-            Err(_) => return false,
-        }
-    }
-}
-
-/// How many processes the kernel has killed for want of memory since it began.
-fn kills_for_memory() -> u64 {
-    let counters = std::fs::read_to_string("/proc/vmstat").unwrap_or_default();
-    let count = counters.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok());
-    count.unwrap_or(0)
 }
