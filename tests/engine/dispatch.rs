@@ -285,8 +285,12 @@ async fn start_large(bench: &Bench, count: usize) -> Vec<JobId> {
 #[tokio::test(start_paused = true)]
 async fn large_jobs_are_there_one_after_the_other_without_a_pause() {
     let bench = Bench::new().await;
-    let jobs = start_large(&bench, 5).await;
     let mut place = bench.engine.enlist(&remote());
+    // That nothing is ready is known, so that five are all that is known to be.
+    place.offer(1);
+    within(place.looked()).await.unwrap();
+    place.offer(0);
+    let jobs = start_large(&bench, 5).await;
 
     place.offer(5);
     for job in jobs {

@@ -121,7 +121,8 @@ fn groups_without_news_are_left_alone_however_much_there_is_for_one_that_shares_
 #[test]
 fn what_a_claim_had_no_room_for_is_claimed_by_the_next() {
     let dispatch = Dispatch::default();
-    let ids = idle(&dispatch, &["a"], 0, 1);
+    let ids = idle(&dispatch, &["a"], 1, 1);
+    assert!(dispatch.offer(ids[0], 0, 0).is_none());
     (0..10).for_each(|_| assert!(dispatch.hint("a").is_none()));
 
     let mut round = dispatch.offer(ids[0], 10, 0).unwrap();
