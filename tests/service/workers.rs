@@ -505,9 +505,8 @@ async fn jobs_are_dealt_evenly_among_workers_of_any_size_that_come_back_for_more
     let ask = async |number: usize, message| {
         asks[number].send(WorkRequest { message: Some(message) }).await.unwrap();
     };
-    for number in 0..SLOTS.len() {
-        ask(number, Ask::Credit(work_request::Credit { free_slots: SLOTS[number] as i32, received: 0 }))
-            .await;
+    for (number, slots) in SLOTS.into_iter().enumerate() {
+        ask(number, Ask::Credit(work_request::Credit { free_slots: slots as i32, received: 0 })).await;
         // Requests are taken in their order: an answer to this one means that the credit is known.
         ask(number, Ask::Heartbeat(HeartbeatRequest::default())).await;
         assert!(matches!(within(heard.recv()).await, Some((_, Answer::Directives(_)))));

@@ -5,13 +5,14 @@ use super::message::Step;
 /// How far a line says that its program has come; the last that it says where it says several things.
 pub fn find(line: &[u8]) -> Option<Step> {
     let text = String::from_utf8_lossy(line);
-    let percent = text.match_indices('%').filter_map(|(at, _)| number_before(text[..at].trim_end())).last();
-    let count = text.match_indices('/').filter_map(|(at, _)| {
+    let percent =
+        text.match_indices('%').filter_map(|(at, _)| number_before(text[..at].trim_end())).next_back();
+    let mut counts = text.match_indices('/').filter_map(|(at, _)| {
         let completed: i64 = digits_before(&text[..at]).parse().ok()?;
         let total: i64 = digits_after(&text[at + 1..]).parse().ok()?;
         (total > 0 && completed <= total).then_some((completed, total))
     });
-    let count = count.last();
+    let count = counts.next_back();
     let fraction = percent
         .map(|percent| percent / 100.0)
         .or(count.map(|(completed, total)| completed as f64 / total as f64));
