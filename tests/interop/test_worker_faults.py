@@ -27,6 +27,19 @@ def crew(request, tmp_path):
         worker.close()
 
 
+@pytest.fixture
+def crews(tmp_path):
+    """One of each language and form, for what takes long because it waits."""
+    crews = []
+    for form in foreign.FORMS:
+        folder = tmp_path / "-".join(form)
+        folder.mkdir()
+        crews.append(Crew(folder, *form))
+    yield crews
+    for worker in [worker for crew in crews for worker in crew.workers]:
+        worker.close()
+
+
 @pytest.mark.parametrize("crew", foreign.FORMS, ids=" ".join, indirect=True)
 def test_the_job_of_a_killed_worker_runs_elsewhere_within_a_lease_and_a_look(start_server, crew):
     server = start_server("--lease-duration", f"{LEASE}s")
@@ -84,13 +97,16 @@ def test_a_job_that_kills_its_worker_fails_in_the_end_and_holds_up_nobody(start_
     assert not late, f"{len(late)} jobs ended only when the poisoned one was at its last attempt"
 
 
-def test_a_server_that_stood_still_for_three_leases_has_lost_none(start_server, crew):
+def test_a_server_that_stood_still_for_three_leases_has_lost_none(start_server, crews, tmp_path):
     server = start_server("--lease-duration", f"{LEASE}s")
-    worker = crew.worker(server.address, slots=5)
-    gate = crew.gate("go")
-    jobs = [crew.job(server, {"wait_for": str(gate)}, {"result": {}}) for _ in range(5)]
-    for job in jobs:
-        worker.tells("waiting", job=job.id)
+    gate = tmp_path / "go"
+    jobs = []
+    for crew in crews:
+        worker = crew.worker(server.address, slots=5)
+        begun = [crew.job(server, {"output": "begun"}, {"wait_for": str(gate)}, {"result": {}}) for _ in range(5)]
+        for job in begun:
+            worker.tells("waiting", job=job.id)
+        jobs += begun
 
     os.kill(server.process.pid, signal.SIGSTOP)
     time.sleep(3 * LEASE)
@@ -105,13 +121,13 @@ def test_a_server_that_stood_still_for_three_leases_has_lost_none(start_server, 
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_fifty_foreign_jobs_outlive_their_server(start_server, crew, end):
+def test_fifty_foreign_jobs_outlive_their_server(start_server, crews, tmp_path, end):
     server = start_server("--lease-duration", "4s", "--drain-timeout", "1s")
     proxy = foreign.Proxy(server.address)
-    workers = [crew.worker(proxy.address, slots=10) for _ in range(5)]
-    gate = crew.gate("go")
+    workers = [crew.worker(proxy.address, slots=7) for crew in crews for _ in range(2)]
+    gate = tmp_path / "go"
     steps = [{"output": "before, "}, {"wait_for": str(gate)}, {"output": "after"}, {"result": {}}]
-    jobs = [crew.job(server, *steps) for _ in range(50)]
+    jobs = [crew.job(server, *steps) for crew, _ in zip(itertools.cycle(crews), range(50))]
     foreign.until(lambda: sum(len(worker.told("waiting")) for worker in workers) == 50, "fifty running jobs")
 
     getattr(server, end)()
