@@ -21,10 +21,10 @@ use tonic::transport::Channel;
 
 /// As many as the no-op jobs of `workers` have.
 const SLOTS: usize = 64;
-/// Processes that run at once, where each runs one job: twice the cores.
+/// Processes that run at once where nothing else is done: twice the cores.
 const PROCESSES: usize = 4;
-/// The smallest program that is one: it reads its job and gives a result.
-const SCRIPT: &str = r#"read -r job; echo '{"result":1}'"#;
+/// Slots in which each job has a process: more, since a slot waits for the disk between two of them.
+const FRESH_SLOTS: usize = 32;
 
 /// What is measured, in jobs or processes a second.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -34,9 +34,30 @@ pub enum Programs {
     /// The same by programs that take job after job.
     Persistent(SocketAddr, usize),
     /// The same by a program for each job.
-    Fresh(SocketAddr, usize),
+    Fresh(SocketAddr, usize, Script),
     /// The same program, started and waited for, and nothing else.
-    Alone(usize),
+    Alone(usize, Script),
+}
+
+/// A program that reads its job and gives a result.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Script {
+    /// The smallest there is.
+    Shell,
+    /// A small one of the kind that people write.
+    Python,
+}
+
+impl Script {
+    fn command(self) -> Command {
+        let (program, arguments) = match self {
+            Self::Shell => ("sh", ["-c", r#"read -r job; echo '{"result":1}'"#]),
+            Self::Python => ("python3", ["-Sc", r#"input(); print('{"result":1}')"#]),
+        };
+        let mut command = Command::new(program);
+        command.args(arguments);
+        command
+    }
 }
 
 /// Does what was ordered.
@@ -51,11 +72,13 @@ pub async fn run(order: Programs) -> anyhow::Result<f64> {
             let _worker = Worker::start(address, SLOTS, &["--persistent"], &myself)?;
             carried(address, jobs).await
         }
-        Programs::Fresh(address, jobs) => {
-            let _worker = Worker::start(address, PROCESSES, &[], &script())?;
+        Programs::Fresh(address, jobs, script) => {
+            let _worker = Worker::start(address, FRESH_SLOTS, &[], &script.command())?;
             carried(address, jobs).await
         }
-        Programs::Alone(processes) => tokio::task::spawn_blocking(move || alone(processes)).await?,
+        Programs::Alone(processes, script) => {
+            tokio::task::spawn_blocking(move || alone(processes, script)).await?
+        }
     }
 }
 
@@ -70,12 +93,6 @@ pub fn program() -> anyhow::Result<()> {
         job.clear();
     }
     Ok(())
-}
-
-fn script() -> Command {
-    let mut command = Command::new("sh");
-    command.args(["-c", SCRIPT]);
-    command
 }
 
 /// How many jobs a second come to their end, once the worker has warmed up.
@@ -115,7 +132,7 @@ async fn succeeded(client: &mut JobServiceClient<Channel>, wanted: usize) -> any
 }
 
 /// Processes a second, each of the same program, with its job on standard input and its result read.
-fn alone(count: usize) -> anyhow::Result<f64> {
+fn alone(count: usize, script: Script) -> anyhow::Result<f64> {
     let left = AtomicUsize::new(count);
     let began = Instant::now();
     std::thread::scope(|scope| {
@@ -126,7 +143,8 @@ fn alone(count: usize) -> anyhow::Result<f64> {
                         .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
                         .is_ok()
                     {
-                        let mut child = script().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+                        let mut child =
+                            script.command().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
                         child.stdin.take().context("a pipe")?.write_all(b"{}\n")?;
                         ensure!(child.wait_with_output()?.status.success());
                     }
@@ -170,34 +188,37 @@ impl Run<'_> {
             let server = Server::longhaul(folder.path())?;
             roles::load(Load::Programs(what(server.address)))
         };
-        let (mut persistent, mut fresh) = (Vec::new(), Vec::new());
+        let mut persistent = Vec::new();
         for round in 1..=self.options.rounds {
             let bare = measured(&|address| Programs::Bare(address, few * 10_000))?;
             let by_programs = measured(&|address| Programs::Persistent(address, few * 10_000))?;
-            let alone = measured(&|_| Programs::Alone(few * 2_000))?;
-            let by_processes = measured(&|address| Programs::Fresh(address, few * 2_000))?;
-            println!(
-                "  round {round}: {bare:.0} bare, {by_programs:.0} by programs; {alone:.0} processes, {by_processes:.0} by them"
-            );
+            println!("  round {round}: {bare:.0} bare, {by_programs:.0} by programs");
             persistent.push((bare, by_programs));
-            fresh.push((alone, by_processes));
         }
         let ratio = |pairs: &[(f64, f64)]| median(pairs.iter().map(|(one, other)| one / other));
-        let second = |pairs: &[(f64, f64)]| median(pairs.iter().map(|pair| pair.1));
+        let rate =
+            |pairs: &[(f64, f64)]| Unit::PerSecond("jobs").show(median(pairs.iter().map(|pair| pair.1)));
         report.at_most(
             "time of a job by a persistent program, of a handler's",
             ratio(&persistent),
             1.3,
             Unit::Times,
         );
-        report.beside("the same", Unit::PerSecond("jobs").show(second(&persistent)));
-        report.at_least(
-            "jobs by a process each, of the processes alone",
-            1.0 / ratio(&fresh),
-            0.8,
-            Unit::Percent,
-        );
-        report.beside("the same", Unit::PerSecond("jobs").show(second(&fresh)));
+        report.beside("the same", rate(&persistent));
+        for (script, count) in [(Script::Shell, few * 2_000), (Script::Python, few * 400)] {
+            let mut fresh = Vec::new();
+            for round in 1..=self.options.rounds {
+                let alone = measured(&|_| Programs::Alone(count, script))?;
+                let by_processes = measured(&|address| Programs::Fresh(address, count, script))?;
+                println!(
+                    "  round {round}: {alone:.0} processes of {script:?}, {by_processes:.0} jobs by them"
+                );
+                fresh.push((alone, by_processes));
+            }
+            let what = format!("jobs by a process of {script:?} each, of the processes alone");
+            report.at_least(&what, 1.0 / ratio(&fresh), 0.8, Unit::Percent);
+            report.beside("the same", rate(&fresh));
+        }
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until};
 
 /// What is read at once.
-const READ_BYTES: usize = 64 << 10;
+const READ_BYTES: usize = 16 << 10;
 /// What is left of a grace period once the program is killed, so that this is told before the server gives up: a part of it,
 /// and at most so long.
 const TELL_TIME: (f64, Duration) = (0.1, Duration::from_secs(1));

@@ -246,7 +246,12 @@ impl Warden<'_> {
 fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> rustix::io::Result<Option<(Order, Vec<OwnedFd>)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let mut room = [IoSliceMut::new(buffer)];
+    let received = match recvmsg(socket, &mut room, &mut control, RecvFlags::CMSG_CLOEXEC) {
+        // A supervisor that was killed may have left a report unread.
+        Err(Errno::CONNRESET) => return Ok(None),
+        received => received?,
+    };
     if received.bytes == 0 {
         return Ok(None);
     }
