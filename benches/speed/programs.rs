@@ -49,15 +49,21 @@ pub enum Script {
 }
 
 impl Script {
-    fn command(self) -> Command {
+    fn command(self) -> anyhow::Result<Command> {
         let (program, arguments) = match self {
-            Self::Shell => ("sh", ["-c", r#"read -r job; echo '{"result":1}'"#]),
-            Self::Python => ("python3", ["-Sc", r#"input(); print('{"result":1}')"#]),
+            Self::Shell => ("/bin/sh".to_owned(), ["-c", r#"read -r job; echo '{"result":1}'"#]),
+            Self::Python => (interpreter()?, ["-Sc", r#"input(); print('{"result":1}')"#]),
         };
         let mut command = Command::new(program);
         command.args(arguments);
-        command
+        Ok(command)
     }
+}
+
+/// Python itself, and not what may be in its place in the `PATH`, to choose among several.
+fn interpreter() -> anyhow::Result<String> {
+    let told = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output()?;
+    Ok(String::from_utf8(told.stdout)?.trim().to_owned())
 }
 
 /// Does what was ordered.
@@ -73,7 +79,7 @@ pub async fn run(order: Programs) -> anyhow::Result<f64> {
             carried(address, jobs).await
         }
         Programs::Fresh(address, jobs, script) => {
-            let _worker = Worker::start(address, FRESH_SLOTS, &[], &script.command())?;
+            let _worker = Worker::start(address, FRESH_SLOTS, &[], &script.command()?)?;
             carried(address, jobs).await
         }
         Programs::Alone(processes, script) => {
@@ -133,6 +139,14 @@ async fn succeeded(client: &mut JobServiceClient<Channel>, wanted: usize) -> any
 
 /// Processes a second, each of the same program, with its job on standard input and its result read.
 fn alone(count: usize, script: Script) -> anyhow::Result<f64> {
+    let command = {
+        let whole = script.command()?;
+        move || {
+            let mut command = Command::new(whole.get_program());
+            command.args(whole.get_args());
+            command
+        }
+    };
     let left = AtomicUsize::new(count);
     let began = Instant::now();
     std::thread::scope(|scope| {
@@ -143,8 +157,7 @@ fn alone(count: usize, script: Script) -> anyhow::Result<f64> {
                         .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
                         .is_ok()
                     {
-                        let mut child =
-                            script.command().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+                        let mut child = command().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
                         child.stdin.take().context("a pipe")?.write_all(b"{}\n")?;
                         ensure!(child.wait_with_output()?.status.success());
                     }

@@ -24,8 +24,8 @@ def say(**message): print(json.dumps(message), flush=True)
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A server whose leases last a second, so that whoever is late is found out soon."""
-    server = Server(tmp_path_factory.mktemp("server"), "--lease-duration", "1s", "--cancel-grace", "1s")
+    """A server whose leases last two seconds, so that whoever is late is found out soon."""
+    server = Server(tmp_path_factory.mktemp("server"), "--lease-duration", "2s", "--cancel-grace", "1s")
     yield server
     server.stop()
 
@@ -253,7 +253,7 @@ def test_a_program_has_a_clean_environment_and_no_foreign_file(server, worker, t
 
 def test_a_program_that_holds_its_lock_for_three_leases_keeps_its_lease(server, worker):
     # PyDLL calls with Python's global lock held, so that no thread of the program could give a sign.
-    worker(server, "ctypes.PyDLL(None).usleep(3_500_000); say(result=1)")
+    worker(server, "ctypes.PyDLL(None).usleep(7_000_000); say(result=1)")
 
     messages = watch(server, start(server, worker.kind))
 
