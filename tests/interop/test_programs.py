@@ -373,16 +373,23 @@ def test_a_program_that_forks_without_end_is_ended(server, worker):
     begun = worker(
         server,
         """
+        if job["input"].get("calm"):
+            time.sleep(1)
+            sys.exit()
         while True:
             try:
                 os.fork()
             except OSError:
                 time.sleep(0.01)
         """,
-        "--processes-max", "50",
+        "--processes-max", "50", "--slots", "2",
     )
+    beside = start(server, worker.kind, {"calm": True}, options=ONCE)
+    running(server, beside)
     job = start(server, worker.kind, options=ONCE)
     change = ended(server, job)
+
+    assert ended(server, beside).state == Job.SUCCEEDED
 
     assert (change.state, change.failure.reason) == (Job.FAILED, "KILLED")
     assert "more processes than it may" in change.failure.message
