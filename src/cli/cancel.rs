@@ -2,8 +2,8 @@
 
 use super::connect::{Connect, call};
 use super::each::each;
-use super::settings::Time;
 use super::text::print_line;
+use super::times::Time;
 use super::times::{brief, length};
 use super::view::is_final;
 use crate::proto::job::State;

@@ -21,7 +21,7 @@ mod start;
 mod status;
 mod table;
 mod text;
-mod times;
+pub mod times;
 mod view;
 mod watch;
 mod worker;

@@ -1,6 +1,6 @@
 //! How a program that runs jobs is named, by flags or in the server's settings file.
 
-use super::settings::Time;
+use super::times::Time;
 use crate::processor::exec::{Limits, Program, Reading, has_blanks, warden};
 use anyhow::{Context as _, ensure};
 use bytesize::ByteSize;

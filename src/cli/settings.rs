@@ -2,16 +2,16 @@
 //! `--lease-duration 30s`, the variable `LONGHAUL_LEASE_DURATION=30s`, the file's `lease_duration = "30s"`; then the default.
 
 use super::program::ProgramOptions;
+use super::times::Time;
 use crate::job::check_kind;
 use crate::job::limits::INPUT_BYTES_MAX;
 use crate::processor::exec::Program;
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 /// The address that a server listens on unless told otherwise: this machine alone.
@@ -94,24 +94,6 @@ pub enum LogFormat {
     Text,
     /// One object a line.
     Json,
-}
-
-/// A duration as people write it: `30s`, `1h 30m`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Time(pub Duration);
-
-impl FromStr for Time {
-    type Err = humantime::DurationError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        humantime::parse_duration(text).map(Self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
 }
 
 /// The settings in force.

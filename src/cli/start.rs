@@ -1,8 +1,8 @@
 //! `longhaul start`: starts a job, and watches it where that is asked for.
 
 use super::connect::{Client, Connect, Usage, call};
-use super::settings::Time;
 use super::text::print_line;
+use super::times::Time;
 use super::watch::{self, Patience};
 use crate::clock::{Clock as _, SystemClock};
 use crate::proto::{Job, JobOptions, RetryPolicy, StartJobRequest, start_job_request};

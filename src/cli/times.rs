@@ -1,7 +1,27 @@
-//! Moments and durations as people read them.
+//! Moments and durations as people read and write them.
 
 use crate::clock::{Clock as _, SystemClock};
 use prost_types::{Duration, Timestamp};
+use serde::{Deserialize, Deserializer};
+use std::str::FromStr;
+
+/// A duration as people write it: `30s`, `1h 30m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time(pub std::time::Duration);
+
+impl FromStr for Time {
+    type Err = humantime::DurationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        humantime::parse_duration(text).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
 
 /// The seconds since 1970 of a moment.
 pub fn seconds(time: &Timestamp) -> f64 {

@@ -3,9 +3,10 @@
 use super::connect::{self, SERVER, Usage};
 use super::logs;
 use super::program::{MYSELF, ProgramOptions};
-use super::settings::{LogFormat, Time};
+use super::settings::LogFormat;
 use super::start::label;
 use super::text::print_line;
+use super::times::Time;
 use crate::job::check_kind;
 use crate::processor::exec::Exec;
 use crate::worker::{Identity, Pool, Registry, RemoteSource};

@@ -5,7 +5,7 @@ mod same;
 
 use crate::support::puppet::{Act, KIND, Strings, puppet};
 use crate::support::*;
-use longhaul::cli::settings::Time;
+use longhaul::cli::times::Time;
 use longhaul::job::Failure;
 use longhaul::processor;
 use longhaul::proto::job::State;

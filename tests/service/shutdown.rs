@@ -2,7 +2,7 @@
 
 use crate::support::puppet::{self, Act, puppet};
 use crate::support::*;
-use longhaul::cli::settings::Time;
+use longhaul::cli::times::Time;
 use longhaul::proto::job::State;
 use longhaul::proto::*;
 use longhaul::worker::Registry;

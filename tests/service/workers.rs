@@ -4,7 +4,7 @@
 use crate::support::proxy::Proxy;
 use crate::support::*;
 use bytes::Bytes;
-use longhaul::cli::settings::Time;
+use longhaul::cli::times::Time;
 use longhaul::processor;
 use longhaul::proto::job::State;
 use longhaul::proto::worker_service_client::WorkerServiceClient;
