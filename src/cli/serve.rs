@@ -119,6 +119,7 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
             ..Terms::default()
         },
         progress_timeouts: registry.progress_timeouts().collect(),
+        observers: engine::Observers::default(),
     };
     let clock = Arc::new(SystemClock::new());
     let engine = Engine::start_up(Arc::new(store), clock, engine_settings, Arc::new(rand::random)).await?;

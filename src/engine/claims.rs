@@ -222,8 +222,9 @@ fn deal(shared: &Arc<Shared>, round: &Round<Taker>, dealt: Dealt) {
     let next = shared.dispatch.settle(round, &given, dealt.exhausted);
     // Together, so that nobody goes away with a part.
     let mut parcels: Vec<(u64, Vec<Leased>)> = Vec::new();
-    for (Claimed { taker, snapshot, token, .. }, kept) in dealt.claimed.into_iter().zip(kept) {
+    for (Claimed { taker, mut snapshot, token, .. }, kept) in dealt.claimed.into_iter().zip(kept) {
         let Some((orders, expire_time)) = kept else { continue };
+        shared.settings.observers.tell(|observer| observer.leased(&mut snapshot));
         let leased = Leased { snapshot, token, orders, expire_time };
         match parcels.iter_mut().find(|(id, _)| *id == taker) {
             Some((_, parcel)) => parcel.push(leased),

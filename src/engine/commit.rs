@@ -5,6 +5,7 @@
 //! crash could take back.
 
 use super::error::Error;
+use super::observe::Batch;
 use crate::clock::Clock;
 use crate::job::{Command, JobId, Transition};
 use crate::store::{Operation, Outcome, Store};
@@ -33,6 +34,12 @@ const COMPANY_WAIT: Duration = Duration::from_micros(150);
 pub trait Publish: Send + 'static {
     /// Makes `outcome` visible. It is durable.
     fn publish(&self, outcome: &Outcome);
+
+    /// A batch is durable, and all of it is about to be published.
+    fn committed(&self, batch: Batch);
+
+    /// A batch failed.
+    fn failed(&self, batch: Batch);
 
     /// A batch may have been committed without anybody knowing what came of it.
     fn unknown(&self);
@@ -233,8 +240,12 @@ fn run(requests: &Receiver<Request>, store: &dyn Store, clock: &dyn Clock, publi
         last_batch = batch.len();
         let (operations, answers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|request| (request.operation, (request.answer, request.place))).unzip();
-        match store.commit(operations, clock.now()) {
+        let began = Instant::now();
+        let committed = store.commit(operations, clock.now());
+        let batch = Batch { operations: last_batch, time: began.elapsed() };
+        match committed {
             Ok(outcomes) => {
+                publish.committed(batch);
                 for (outcome, (answer, _place)) in outcomes.into_iter().zip(answers) {
                     publish.publish(&outcome);
                     answer.give(Ok(outcome));
@@ -242,6 +253,7 @@ fn run(requests: &Receiver<Request>, store: &dyn Store, clock: &dyn Clock, publi
             }
             Err(error) => {
                 tracing::error!(%error, operations = answers.len(), "a commit failed");
+                publish.failed(batch);
                 let may_have_committed = error.may_have_committed();
                 let error = Error::from(error);
                 for (answer, _place) in answers {

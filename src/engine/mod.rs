@@ -11,6 +11,7 @@ mod emission;
 mod error;
 mod hub;
 mod leases;
+mod observe;
 mod output;
 mod publish;
 mod queue;
@@ -27,6 +28,7 @@ pub use emission::{Emission, Frame};
 pub use error::Error;
 pub use hub::{Shared as SharedEvent, SharedBody};
 pub use leases::{Directive, Order};
+pub use observe::{Batch, Observe, Observers};
 pub use sent::Durable;
 pub use watch::{Message, Watch, WatchOptions};
 pub use watch_jobs::{JobsMessage, WatchJobs, WatchJobsOptions};
@@ -69,6 +71,8 @@ pub struct Settings {
     pub terms: Terms,
     /// How long an attempt of a kind may be silent, where a wish does not say.
     pub progress_timeouts: HashMap<String, Duration>,
+    /// Who is told what becomes durable.
+    pub observers: Observers,
 }
 
 impl Default for Settings {
@@ -80,6 +84,7 @@ impl Default for Settings {
             cancel_grace: Duration::from_secs(10),
             terms: Terms::default(),
             progress_timeouts: HashMap::new(),
+            observers: Observers::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What follows from a commit, once it is durable: doorbells ring, idle workers wake, leases take note.
 
 use super::commit::Publish;
-use super::{Shared, claims};
+use super::{Batch, Shared, claims};
 use crate::job::{Event, Job, Live, Place};
 use crate::store::{Claimed, Forgotten, Outcome, Submitted};
 use std::sync::Arc;
@@ -51,6 +51,14 @@ impl Publish for Publisher {
         }
     }
 
+    fn committed(&self, batch: Batch) {
+        self.0.settings.observers.tell(|observer| observer.committed(batch));
+    }
+
+    fn failed(&self, batch: Batch) {
+        self.0.settings.observers.tell(|observer| observer.failed(batch));
+    }
+
     fn unknown(&self) {
         // What it has made due, nobody was told.
         self.0.sweeper.poke();
@@ -63,6 +71,7 @@ impl Publish for Publisher {
 impl Publisher {
     fn submitted(&self, submitted: &Submitted) {
         if let Submitted::Created(job) = submitted {
+            self.0.settings.observers.tell(|observer| observer.created(job));
             self.0.changes.created(job);
             self.lies(job);
         }
@@ -84,6 +93,7 @@ impl Publisher {
 
     fn moved(&self, job: &Job, events: &[Event]) {
         let shared = &self.0;
+        shared.settings.observers.tell(|observer| observer.moved(job, events));
         shared.leases.follow(job, shared.clock.now());
         if !events.is_empty() {
             shared.hub.publish(job, events);
