@@ -13,9 +13,12 @@
 //! Beside them: [`clock`], the only reader of the time; [`proto`], the only door to generated code; [`cli`], the door for
 //! people. Which room may import which is told in ARCHITECTURE.md and held by `tests/architecture.rs`.
 
+pub mod api;
 pub mod cli;
 pub mod clock;
+pub mod edge;
 pub mod engine;
+pub mod http;
 pub mod job;
 pub mod processor;
 pub mod proto;

@@ -43,7 +43,10 @@ const ROOMS: &[Room] = &[
     },
     Room { name: "proto", may: &[], never: &["tokio", "rusqlite"] },
     Room { name: "wire", may: &["job", "proto", "engine"], never: &["rusqlite", "tokio", "hyper", "clap"] },
-    Room { name: "rpc", may: &["engine", "job", "wire", "proto"], never: &["rusqlite", "clap"] },
+    Room { name: "edge", may: &[], never: &["rusqlite", "clap", "prost"] },
+    Room { name: "api", may: &["engine", "job", "wire", "proto"], never: &["rusqlite", "clap", "hyper"] },
+    Room { name: "rpc", may: &["api", "engine", "job", "wire", "proto"], never: &["rusqlite", "clap"] },
+    Room { name: "http", may: &["api", "engine", "job", "wire", "proto"], never: &["rusqlite", "clap"] },
 ];
 
 /// The engine knows the trait and its words, and no store.

@@ -5,7 +5,8 @@ use http::uri::PathAndQuery;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use longhaul::rpc::{Options, Server};
+use longhaul::edge::{self, Options};
+use longhaul::rpc::Services;
 use longhaul::wire::status::DOMAIN;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -98,6 +99,22 @@ impl tower::Service<Request<Body>> for Direct {
     }
 }
 
+/// What answers all that is not gRPC.
+fn nothing() -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = http::Response<Body>,
+    Error = Infallible,
+    Future: Send + 'static,
+> + Send
++ Sync
++ 'static {
+    hyper::service::service_fn(async |_| {
+        let mut response = http::Response::new(Body::empty());
+        *response.status_mut() = http::StatusCode::NOT_FOUND;
+        Ok(response)
+    })
+}
+
 struct Served {
     address: SocketAddr,
     shutdown: CancellationToken,
@@ -109,8 +126,17 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let server = Server::new(options).service(Probe);
-        let task = tokio::spawn(server.serve(listener, shutdown.clone().cancelled_owned()));
+        let services = Services::new().service(Probe);
+        let health = services.health();
+        health.serving().await;
+        let closed = {
+            let shutdown = shutdown.clone();
+            async move {
+                shutdown.cancelled().await;
+                health.end().await;
+            }
+        };
+        let task = tokio::spawn(edge::serve(listener, options, services.beside(nothing()), closed));
         Self { address, shutdown, task }
     }
 
@@ -238,7 +264,7 @@ async fn what_is_no_call_for_this_server_is_refused_in_plain_http() {
         (request("POST", "/test.Probe/Echo", "jobs.example.org"), "415", "content-type"),
         (request("POST", "/test.Probe/Echo", "evil.example"), "403", "allowed_hosts"),
         (request("GET", "/test.Probe/Echo", "localhost:3000"), "405", "allow: POST"),
-        (request("GET", "/index.html", "127.0.0.1"), "404", "gRPC"),
+        (request("GET", "/index.html", "127.0.0.1"), "404", "content-length: 0"),
     ];
     for (request, status, text) in cases {
         let answer = served.http(&request).await;

@@ -8,7 +8,7 @@ use crate::job::Terms;
 use crate::processor::exec::Exec;
 use crate::store::{self, SqliteStore};
 use crate::worker::{LocalSource, Pool, Registry};
-use crate::{processor, rpc};
+use crate::{api, edge, http, processor, rpc};
 use anyhow::Context as _;
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -124,17 +124,28 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     let clock = Arc::new(SystemClock::new());
     let engine = Engine::start_up(Arc::new(store), clock, engine_settings, Arc::new(rand::random)).await?;
     let pool = Pool::start(LocalSource::new(engine.clone(), POOL_NAME), registry, settings.slots);
-    let server = rpc::Server::new(rpc::Options {
+    let api = api::Jobs::new(engine.clone());
+    let services = rpc::Services::new()
+        .service(rpc::Jobs::service(api.clone()))
+        .service(rpc::Workers::service(engine.clone()));
+    let health = services.health();
+    let options = edge::Options {
         allowed_hosts: settings.allowed_hosts,
         connections_max: settings.connections_max,
         drain_timeout: CALLS_DRAIN,
         ..Default::default()
-    })
-    .service(rpc::Jobs::service(engine.clone()))
-    .service(rpc::Workers::service(engine.clone()));
-    let health = server.health();
+    };
+    health.serving().await;
     let closing = CancellationToken::new();
-    let connections = tokio::spawn(server.serve(listener, closing.clone().cancelled_owned()));
+    let closed = {
+        let (closing, health) = (closing.clone(), health.clone());
+        async move {
+            closing.cancelled().await;
+            health.end().await;
+        }
+    };
+    let connections =
+        tokio::spawn(edge::serve(listener, options, services.beside(http::Http::new(api)), closed));
     tracing::info!(%address, data_dir = %settings.data_dir.display(), slots = settings.slots, "serving");
     Ok(Running { engine, pool, health, address, drain_timeout: settings.drain_timeout, closing, connections })
 }

@@ -25,7 +25,8 @@ impl Health {
         self.services.push(service);
     }
 
-    pub(super) async fn serving(&self) {
+    /// Reports SERVING for the server and all its services.
+    pub async fn serving(&self) {
         self.set(ServingStatus::Serving).await;
     }
 
@@ -34,9 +35,8 @@ impl Health {
         self.set(ServingStatus::NotServing).await;
     }
 
-    // A health watch never ends by itself and would hold up the drain: without its sender it does, after
-    // NOT_SERVING.
-    pub(super) async fn end(&self) {
+    /// Reports NOT_SERVING, and ends all watches of health: one never ends by itself, and would hold up the drain.
+    pub async fn end(&self) {
         self.not_serving().await;
         let mut reporter = self.reporter.clone();
         for service in &self.services {

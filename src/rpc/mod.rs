@@ -1,20 +1,15 @@
-//! The network edge: everything between a TCP socket and a gRPC service.
+//! The gRPC edge: everything between a request and a gRPC service.
 //!
-//! From outside in: `listen` (accept loop, connection limits, drain) → `preface` (time to the first bytes) →
-//! `calls` (all in the connection's task) → `guard` (Host, method, content-type) → `amend` (every error has its
-//! ErrorInfo) → `panic` → `deadline` → `router` (by the service's name). It knows no job; what a service does is
-//! its own affair.
+//! From outside in: `protocol` (is it gRPC, and well-formed) → `amend` (every error has its ErrorInfo) → `panic` → `deadline` →
+//! `router` (by the service's name). It knows no job; what a service does is its own affair.
 
 mod amend;
-mod calls;
 mod deadline;
 mod emit;
-mod guard;
 mod health;
 mod job_service;
-mod listen;
 mod panic;
-mod preface;
+mod protocol;
 mod reports;
 mod router;
 mod streams;
@@ -23,63 +18,70 @@ mod worker_service;
 
 pub use health::Health;
 pub use job_service::Jobs;
-pub use listen::Options;
 pub use router::Grpc;
 pub use worker_service::Workers;
 
 use crate::proto;
-use http::HeaderMap;
-use std::io;
-use tokio::net::TcpListener;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::service::Service;
+use std::convert::Infallible;
 use tonic::Status;
+use tonic::codegen::StdError;
 use tonic_reflection::pb::{v1, v1alpha};
 
 /// The services that one port offers, with health and reflection among them.
-pub struct Server {
-    options: Options,
+pub struct Services {
     router: router::Router,
     health: Health,
 }
 
-impl Server {
-    /// Makes a server that offers reflection and health, and no service of its own yet.
-    pub fn new(options: Options) -> Self {
+impl Default for Services {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Services {
+    /// Reflection and health, and no service of our own yet.
+    pub fn new() -> Self {
         let (health, service) = Health::new();
         let router = router::Router::default();
-        Self { options, router, health }.reflected().with(service)
+        Self { router, health }.reflected().with(service)
     }
 
-    /// Adds a service, which is healthy from then on. What is added first is found first.
+    /// Adds a service, which is healthy once the server serves. What is added first is found first.
     pub fn service<S: Grpc>(mut self, service: S) -> Self {
         self.health.add(S::NAME);
         self.with(service)
     }
 
-    /// Returns the handle by which the owner of the shutdown tells clients early that they should go
-    /// elsewhere.
+    /// Returns the handle by which the owner of the port tells clients whether calls are welcome.
     pub fn health(&self) -> Health {
         self.health.clone()
     }
 
-    /// Serves until `shutdown` is ready, and then until all requests have ended or the drain time is over.
-    ///
-    /// # Errors
-    ///
-    /// Only where the listener cannot tell its own address; once it serves, no error ends it.
-    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { options, router, health } = self;
-        let hosts = guard::Hosts::new(listener.local_addr()?.ip(), &options.allowed_hosts);
-        let names = router.names();
-        health.serving().await;
-
-        let calls = panic::CatchPanic(deadline::Deadline(router));
-        let service = guard::Guard::new(hosts, names, amend::Amend(calls));
-        let shutdown = async {
-            shutdown.await;
-            health.end().await;
-        };
-        listen::run(listener, service, &options, shutdown).await;
-        Ok(())
+    /// Answers gRPC, and leaves all other requests to `beside`.
+    pub fn beside<H, B>(
+        self,
+        beside: H,
+    ) -> impl Service<
+        Request<Incoming>,
+        Response = Response<impl Body<Data = Bytes, Error = StdError> + Send + 'static>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Send
+    + Sync
+    + 'static
+    where
+        H: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send + 'static>,
+        H: Send + Sync + 'static,
+        B: Body<Data = Bytes, Error: Into<StdError>> + Send + 'static,
+    {
+        let names = self.router.names();
+        let calls = panic::CatchPanic(deadline::Deadline(self.router));
+        protocol::Protocol::new(names, amend::Amend(calls), beside)
     }
 
     fn with<S: Grpc>(mut self, service: S) -> Self {

@@ -3,7 +3,7 @@
 //! What is not as that says is left out, as it asks; no call fails because of it.
 
 use crate::job::Trace;
-use tonic::metadata::MetadataMap;
+use http::HeaderMap;
 
 /// Characters of `tracestate` that are handed on; the least that everybody must.
 const STATE_CHARACTERS_MAX: usize = 512;
@@ -12,15 +12,15 @@ const PARENT_CHARACTERS: usize = 55;
 /// Characters of a later version that are handed on.
 const PARENT_CHARACTERS_MAX: usize = 256;
 
-/// The trace that a call's metadata name.
-pub fn trace(metadata: &MetadataMap) -> Option<Trace> {
-    let mut parents = metadata.get_all("traceparent").iter();
+/// The trace that the headers of a request name.
+pub fn trace(headers: &HeaderMap) -> Option<Trace> {
+    let mut parents = headers.get_all("traceparent").iter();
     let parent = parents.next()?.to_str().ok()?.trim();
     if parents.next().is_some() || !is_parent(parent) {
         return None;
     }
     let states: Option<Vec<&str>> =
-        metadata.get_all("tracestate").iter().map(|value| value.to_str().ok()).collect();
+        headers.get_all("tracestate").iter().map(|value| value.to_str().ok()).collect();
     let state = states.unwrap_or_default().join(",");
     let state = if state.len() > STATE_CHARACTERS_MAX { String::new() } else { state };
     Some(Trace { parent: parent.to_owned(), state })
@@ -62,21 +62,21 @@ mod tests {
     #[case("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331", false)]
     #[case("", false)]
     fn only_what_is_well_formed_is_handed_on(#[case] parent: &str, #[case] passes: bool) {
-        let mut metadata = MetadataMap::new();
-        metadata.insert("traceparent", parent.parse().unwrap());
+        let mut headers = HeaderMap::new();
+        headers.insert("traceparent", parent.parse().unwrap());
 
-        assert_eq!(trace(&metadata).is_some(), passes);
+        assert_eq!(trace(&headers).is_some(), passes);
     }
 
     #[test]
     fn the_state_goes_with_it_unless_it_is_too_long() {
-        let mut metadata = MetadataMap::new();
-        metadata.insert("traceparent", PARENT.parse().unwrap());
-        metadata.append("tracestate", "a=1".parse().unwrap());
-        metadata.append("tracestate", "b=2".parse().unwrap());
+        let mut headers = HeaderMap::new();
+        headers.insert("traceparent", PARENT.parse().unwrap());
+        headers.append("tracestate", "a=1".parse().unwrap());
+        headers.append("tracestate", "b=2".parse().unwrap());
 
-        assert_eq!(trace(&metadata), Some(Trace { parent: PARENT.into(), state: "a=1,b=2".into() }));
-        metadata.append("tracestate", "x".repeat(600).parse().unwrap());
-        assert_eq!(trace(&metadata).unwrap().state, "");
+        assert_eq!(trace(&headers), Some(Trace { parent: PARENT.into(), state: "a=1,b=2".into() }));
+        headers.append("tracestate", "x".repeat(600).parse().unwrap());
+        assert_eq!(trace(&headers).unwrap().state, "");
     }
 }

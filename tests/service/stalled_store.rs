@@ -5,8 +5,8 @@ use crate::support::within;
 use longhaul::clock::SystemClock;
 use longhaul::engine::{Engine, Settings};
 use longhaul::job::Keeper;
-use longhaul::rpc;
 use longhaul::store::MemoryStore;
+use longhaul::{api, edge, http, rpc};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -26,10 +26,12 @@ impl StalledServer {
         let engine = Engine::start_up(kept, clock, Settings::default(), chance).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = rpc::Server::new(rpc::Options::default())
-            .service(rpc::Jobs::service(engine.clone()))
+        let api = api::Jobs::new(engine.clone());
+        let services = rpc::Services::new()
+            .service(rpc::Jobs::service(api.clone()))
             .service(rpc::Workers::service(engine.clone()));
-        tokio::spawn(server.serve(listener, std::future::pending()));
+        let service = services.beside(http::Http::new(api));
+        tokio::spawn(edge::serve(listener, edge::Options::default(), service, std::future::pending()));
         Self { engine, store, address }
     }
 
