@@ -1,5 +1,7 @@
 //! The only door to generated code.
 
+pub mod json;
+
 use bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{DecodeContext, WireType};
 
@@ -12,6 +14,18 @@ mod servers {
     #![allow(missing_docs, clippy::all)]
     include!(concat!(env!("OUT_DIR"), "/servers/longhaul.v1.rs"));
 }
+
+macro_rules! enumerations {
+    ($($name:ty),+) => {
+        $(impl json::Enumeration for $name {
+            fn name(&self) -> &'static str {
+                self.as_str_name()
+            }
+        })+
+    };
+}
+
+enumerations!(job::State, log_line::Level);
 
 pub use messages::*;
 pub use servers::{job_service_server, worker_service_server};

@@ -52,7 +52,7 @@ impl Cancel {
                 CancelJobRequest { job_id: job.to_owned(), reason: self.reason.clone(), grace_period };
             let job = client.clone().cancel_job(call(request)).await?.into_inner();
             Ok(print_line(&match self.connect.json {
-                true => canonical_json("Job", &job),
+                true => canonical_json(&job),
                 false => outcome(&job, grace_period.as_ref()),
             })?)
         })

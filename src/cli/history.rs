@@ -46,7 +46,7 @@ impl History {
             let page = client.list_job_events(call(request)).await?.into_inner();
             for event in &page.events {
                 match self.connect.json {
-                    true => print_line(&canonical_json("JobEvent", event))?,
+                    true => print_line(&canonical_json(event))?,
                     false => timeline.take(event)?,
                 }
             }

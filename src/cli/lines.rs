@@ -160,7 +160,7 @@ pub struct JsonLines;
 impl Screen for JsonLines {
     fn message(&mut self, _: &View, event: &JobEvent) {
         // As with the other lines, nobody may be reading any more.
-        let _ = print_line(&canonical_json("JobEvent", event));
+        let _ = print_line(&canonical_json(event));
     }
 
     fn reconnecting(&mut self, _: &View) {}

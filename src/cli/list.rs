@@ -96,10 +96,8 @@ impl List {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let mut client = self.connect.client().await?;
         if self.connect.json {
-            self.pages(&mut client, |jobs| {
-                jobs.iter().try_for_each(|job| print_line(&canonical_json("Job", job)))
-            })
-            .await?;
+            self.pages(&mut client, |jobs| jobs.iter().try_for_each(|job| print_line(&canonical_json(job))))
+                .await?;
             return Ok(ExitCode::SUCCESS);
         }
         let (mut table, mut listed, now) = (Table::new(), 0, now());

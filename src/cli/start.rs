@@ -109,7 +109,7 @@ pub async fn started(
         eprintln!("{}", job.id);
         return watch::to_the_end(client, &job.id, 0, connect, patience).await;
     }
-    print_line(&if connect.json { canonical_json("Job", job) } else { job.id.clone() })?;
+    print_line(&if connect.json { canonical_json(job) } else { job.id.clone() })?;
     Ok(ExitCode::SUCCESS)
 }
 

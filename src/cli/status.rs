@@ -29,7 +29,7 @@ impl Status {
         let request = GetStatusRequest { job_id: self.job, ..Default::default() };
         let job = client.get_status(call(request)).await?.into_inner();
         print_line(&match self.connect.json {
-            true => canonical_json("Job", &job),
+            true => canonical_json(&job),
             false => summary(&job),
         })?;
         Ok(ExitCode::SUCCESS)

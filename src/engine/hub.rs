@@ -31,7 +31,16 @@ pub struct Shared {
     pub time: Timestamp,
     /// What happened.
     pub body: SharedBody,
-    encoded: OnceLock<Bytes>,
+    encoded: [OnceLock<Bytes>; 2],
+}
+
+/// The forms that an event may have for those who watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// For programs.
+    Binary,
+    /// For browsers.
+    Text,
 }
 
 /// What a watcher is told.
@@ -56,18 +65,18 @@ impl Shared {
     /// A kept event of a job.
     pub fn kept(job: JobId, event: Event) -> Self {
         let Event { sequence, attempt, time, body } = event;
-        Self { job, sequence, attempt, time, body: SharedBody::Kept(body), encoded: OnceLock::new() }
+        Self { job, sequence, attempt, time, body: SharedBody::Kept(body), encoded: Default::default() }
     }
 
     /// The same with another cursor.
     pub fn at(&self, sequence: Sequence) -> Self {
         let Self { job, attempt, time, .. } = *self;
-        Self { job, sequence, attempt, time, body: self.body.clone(), encoded: OnceLock::new() }
+        Self { job, sequence, attempt, time, body: self.body.clone(), encoded: Default::default() }
     }
 
-    /// Its encoded form, which the first that asks makes for all.
-    pub fn encoded(&self, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
-        self.encoded.get_or_init(|| encode(self)).clone()
+    /// One of its encoded forms, which the first that asks makes for all.
+    pub fn encoded(&self, form: Form, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
+        self.encoded[form as usize].get_or_init(|| encode(self)).clone()
     }
 
     /// Whether it is a part of the job's output.
@@ -257,7 +266,7 @@ impl Hub {
 impl Latest {
     fn tell(&mut self, kind: usize, job: JobId, attempt: u32, time: Timestamp, body: SharedBody) {
         let sequence = self.sequence;
-        let event = Arc::new(Shared { job, sequence, attempt, time, body, encoded: OnceLock::new() });
+        let event = Arc::new(Shared { job, sequence, attempt, time, body, encoded: Default::default() });
         self.live[kind] = Newest { number: self.live[kind].number + 1, event: Some(event) };
     }
 }

@@ -26,7 +26,7 @@ pub use claims::{Leased, Place, Worker};
 pub use clients::Started;
 pub use emission::{Emission, Frame};
 pub use error::Error;
-pub use hub::{Shared as SharedEvent, SharedBody};
+pub use hub::{Form, Shared as SharedEvent, SharedBody};
 pub use leases::{Directive, Order};
 pub use observe::{Batch, Observe, Observers};
 pub use sent::Durable;

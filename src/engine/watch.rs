@@ -144,6 +144,12 @@ impl Watch {
         }
     }
 
+    /// Whether there is nothing to tell but what the job is: it has ended, and the cursor is its last.
+    pub fn is_told(&self) -> bool {
+        let latest = self.seat.bell.borrow();
+        latest.is_final && latest.sequence <= self.cursor
+    }
+
     fn decide(&mut self) -> Next {
         if let Some(snapshot) = self.snapshot.take() {
             return Next::Send(Message::Snapshot { snapshot, cursor: self.cursor });

@@ -1,13 +1,25 @@
 //! JSON, server-sent events and pages over plain HTTP, on either of its versions.
+//!
+//! `routes` (where an address leads) → `body` (a request's, within its limits) → `json` (a request of the contract) → `api` →
+//! `jobs` or `events` (the answer). What goes wrong is a `problem`.
+
+mod body;
+mod events;
+mod jobs;
+mod json;
+mod problem;
+mod routes;
 
 use crate::api;
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::Full;
+use body::{Answer, Body};
+use futures_util::FutureExt;
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::Service;
+use problem::Problem;
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 
 /// The service of everything that is not gRPC.
 #[derive(Clone, Debug)]
@@ -20,14 +32,31 @@ impl Http {
     pub fn new(api: api::Jobs) -> Self {
         Self { api }
     }
+
+    async fn answer(self, request: Request<Incoming>) -> Answer {
+        let answered = AssertUnwindSafe(self.find(request)).catch_unwind().await;
+        let answered = answered.unwrap_or_else(|_| {
+            // The panic's own text may quote an input, and inputs are never logged.
+            tracing::error!("a request panicked and was answered 500");
+            let detail = "the server failed at this request; the fault is its own";
+            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", detail))
+        });
+        answered.unwrap_or_else(Problem::into_answer)
+    }
+
+    async fn find(self, request: Request<Incoming>) -> Result<Answer, Problem> {
+        let (parts, body) = request.into_parts();
+        let (call, ticket) = routes::find(&parts.method, parts.uri.path())?;
+        jobs::answer(&self.api, call, ticket, &parts, body).await
+    }
 }
 
 impl Service<Request<Incoming>> for Http {
-    type Response = Response<Full<Bytes>>;
+    type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn call(&self, _: Request<Incoming>) -> Self::Future {
-        ready(Ok(Response::new(Full::default())))
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        Box::pin(self.clone().answer(request).map(Ok))
     }
 }

@@ -4,6 +4,7 @@ pub mod canonical;
 pub mod filter;
 pub mod json;
 pub mod lease;
+pub mod raw;
 pub mod reply;
 pub mod report;
 pub mod request;

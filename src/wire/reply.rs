@@ -1,7 +1,7 @@
 //! How a job and what happens to it are shown.
 
 use super::json;
-use crate::engine::{Count, Durable, JobsMessage, Message, SharedBody, SharedEvent};
+use crate::engine::{Count, Durable, Form, JobsMessage, Message, SharedBody, SharedEvent};
 use crate::job::{
     Body, Event, Failure, Job, JobId, LeaseToken, LogLevel, Metrics, Options, Progress, Snapshot, State,
     StateChange, Timestamp,
@@ -13,20 +13,29 @@ use std::time::Duration;
 
 /// A job as a client sees it. Input and result are there if the snapshot has them.
 pub fn job(snapshot: &Snapshot) -> proto::Job {
-    let Snapshot { job, labels, request_id, retry_of, trace: _, input, result, live, queue_position } =
+    proto::Job {
+        input: snapshot.input.as_deref().and_then(json::to_struct),
+        result: snapshot.result.as_deref().and_then(json::to_value),
+        ..job_without_payloads(snapshot)
+    }
+}
+
+/// A job without its input and its result.
+pub fn job_without_payloads(snapshot: &Snapshot) -> proto::Job {
+    let Snapshot { job, labels, request_id, retry_of, trace: _, input: _, result: _, live, queue_position } =
         snapshot;
     proto::Job {
         id: job.id.to_string(),
         kind: job.kind.clone(),
         state: state(job.state).into(),
-        input: input.as_deref().and_then(json::to_struct),
+        input: None,
         options: Some(options(&job.options)),
         labels: labels.clone(),
         tenant: job.tenant.clone(),
         request_id: request_id.clone().unwrap_or_default(),
         attempt: job.attempt as i32,
         progress: shown_progress(job, &live.progress),
-        result: result.as_deref().and_then(json::to_value),
+        result: None,
         failure: job.failure.as_ref().map(failure),
         metrics: live.metrics.clone(),
         worker_id: worker_id(job),
@@ -89,7 +98,7 @@ pub fn event(job: JobId, event: &Event) -> proto::JobEvent {
 /// What a watcher is told, encoded; an event that others are told as well is encoded once for all of them.
 pub fn watched(message: &Message) -> EncodedEvent {
     match message {
-        Message::Shared(shared) => EncodedEvent(shared.encoded(encode_shared)),
+        Message::Shared(shared) => EncodedEvent(shared.encoded(Form::Binary, encode_shared)),
         Message::Snapshot { snapshot, cursor } => {
             let Snapshot { job: the, .. } = snapshot.as_ref();
             let body =
@@ -111,8 +120,13 @@ fn encode(event: &proto::JobEvent) -> EncodedEvent {
 }
 
 fn encode_shared(shared: &SharedEvent) -> Bytes {
+    shared_event(shared).encode_to_vec().into()
+}
+
+/// What all watchers of a job are told.
+pub fn shared_event(shared: &SharedEvent) -> proto::JobEvent {
     let SharedEvent { job, sequence, attempt, time, ref body, .. } = *shared;
-    job_event(job, sequence, attempt, time, shared_body(body)).encode_to_vec().into()
+    job_event(job, sequence, attempt, time, shared_body(body))
 }
 
 fn job_event(

@@ -2,6 +2,7 @@
 
 use crate::engine::Error;
 use crate::job::{Refusal, Violation};
+use http::StatusCode;
 use std::collections::HashMap;
 use std::time::Duration;
 use tonic::{Code, Status};
@@ -126,6 +127,30 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
             Refusal::OutputLimit { .. } => (Code::FailedPrecondition, "OUTPUT_LIMIT"),
             Refusal::ChannelLimit => (Code::FailedPrecondition, "CHANNEL_LIMIT"),
         },
+    }
+}
+
+/// The HTTP status of an error: that of google.rpc.Code's mapping, except where HTTP has a word of its own.
+pub fn http(code: Code, reason: &str) -> StatusCode {
+    match reason {
+        "MESSAGE_TOO_LARGE" => return StatusCode::PAYLOAD_TOO_LARGE,
+        "REQUEST_ID_REUSED" => return StatusCode::CONFLICT,
+        _ => {}
+    }
+    match code {
+        Code::Ok => StatusCode::OK,
+        Code::InvalidArgument | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        Code::Cancelled | Code::Unknown | Code::Internal | Code::DataLoss => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
     }
 }
 

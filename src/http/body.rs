@@ -1,0 +1,116 @@
+//! Bodies: those of requests, which come in time and within their limit or not at all, and those of answers.
+
+use super::problem::Problem;
+use crate::api::MESSAGE_BYTES_MAX;
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, Response, StatusCode};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt, Either, Full, StreamBody};
+use hyper::body::Incoming;
+use serde::Serialize;
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a body may pause: longer than a link loses packets.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// How long a body may take in all: the largest one at a megabit a second.
+const BODY_TIME_MAX: Duration = Duration::from_secs(40);
+
+/// An answer whose body is there, or comes in pieces.
+pub type Answer = Response<Body>;
+
+/// The body of an answer.
+pub type Body = Either<Full<Bytes>, StreamBody<Pieces>>;
+
+/// What comes in pieces. An error breaks the answer off, so that nobody takes it for whole.
+pub type Pieces = Pin<Box<dyn futures_core::Stream<Item = io::Result<Frame<Bytes>>> + Send>>;
+
+/// A body that is there.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Either::Left(Full::new(bytes.into()))
+}
+
+/// A JSON text as a body.
+pub fn json(value: &impl Serialize) -> Body {
+    full(serde_json::to_vec(value).expect("what we send has a JSON form"))
+}
+
+/// A body that comes in pieces.
+pub fn pieces(pieces: Pieces) -> Body {
+    Either::Right(StreamBody::new(pieces))
+}
+
+/// The whole body of a request, which is JSON or empty.
+pub async fn read(headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Problem> {
+    let too_large = || {
+        let detail = format!("the body is too large; the limit is {} MiB", MESSAGE_BYTES_MAX >> 20);
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "MESSAGE_TOO_LARGE", detail)
+    };
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    if !is_json(headers) {
+        let detail = "the content-type of a body is application/json, and it is not compressed";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "CONTENT_TYPE_UNKNOWN", detail));
+    }
+    if body.size_hint().lower() > MESSAGE_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
+    let mut whole = BytesMut::new();
+    let end = Instant::now() + BODY_TIME_MAX;
+    loop {
+        let until = end.min(Instant::now() + PAUSE_MAX);
+        let frame = match tokio::time::timeout_at(until, body.frame()).await {
+            Ok(None) => return Ok(whole.freeze()),
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(_))) => {
+                let detail = "the body does not come to its end";
+                return Err(Problem::new(StatusCode::BAD_REQUEST, "MALFORMED_REQUEST", detail));
+            }
+            Err(_) => {
+                let detail = "the body did not come in time";
+                return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "BODY_TIMEOUT", detail));
+            }
+        };
+        if let Some(data) = frame.data_ref() {
+            if whole.len() + data.len() > MESSAGE_BYTES_MAX {
+                return Err(too_large());
+            }
+            whole.extend_from_slice(data);
+        }
+    }
+}
+
+/// A web page can send other types to any server without asking first.
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(Ok(first)), None) = (types.next().map(|value| value.to_str()), types.next()) else {
+        return false;
+    };
+    let essence = first.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json") && !headers.contains_key(CONTENT_ENCODING)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_known_by_its_content_type() {
+        let is = |types: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in types {
+                headers.append(CONTENT_TYPE, http::HeaderValue::from_static(value));
+            }
+            is_json(&headers)
+        };
+
+        assert!(is(&["application/json"]) && is(&["Application/JSON; charset=utf-8"]));
+        for bad in [&[][..], &["text/plain"], &["application/json+x"], &["application/json", "text/plain"]] {
+            assert!(!is(bad), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! From JSON and from the query of an address to requests of the contract, by the contract's own descriptors.
+//!
+//! Both spellings of a name are known, `pageSize` and `page_size`; what is not a field is refused by its name.
+
+use crate::job::Violation;
+use crate::proto::start_job_request::Payload;
+use crate::proto::{BatchStartJobsRequest, DESCRIPTORS, StartJobRequest};
+use crate::wire::status;
+use percent_encoding::percent_decode_str;
+use prost::Message;
+use prost_reflect::{
+    DescriptorPool, DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor,
+};
+use serde::Deserializer;
+use serde::de::{self, DeserializeSeed, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::LazyLock;
+use tonic::Status;
+
+/// The contract, as it describes itself.
+pub static CONTRACT: LazyLock<DescriptorPool> =
+    LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).expect("the build made the descriptors"));
+
+/// What an address has given a name, beside a body or a query.
+pub type Given<'a> = [(&'a str, &'a str)];
+
+/// A message of the contract that can be asked for.
+pub trait Request: Message + Default {
+    /// Its name in the package `longhaul.v1`.
+    const NAME: &'static str;
+}
+
+macro_rules! requests {
+    ($($name:ident),+) => {
+        $(impl Request for crate::proto::$name {
+            const NAME: &'static str = stringify!($name);
+        })+
+    };
+}
+
+requests!(
+    StartJobRequest,
+    BatchStartJobsRequest,
+    GetStatusRequest,
+    WatchJobRequest,
+    WatchJobsRequest,
+    ListJobsRequest,
+    CountJobsRequest,
+    ListJobEventsRequest,
+    CancelJobRequest,
+    RetryJobRequest,
+    DeleteJobRequest
+);
+
+/// The request that a body asks for, with what the address says; an empty body is an empty object.
+pub fn from_body<M: Request>(text: &[u8], given: &Given<'_>) -> Result<M, Status> {
+    let fields = Fields::read(text, "")?;
+    let message = descriptor(M::NAME);
+    let known = |name: &str| field(&message, name).map(|field| field.number());
+    if let Some((name, _)) =
+        fields.0.iter().find(|(name, _)| given.iter().any(|(given, _)| known(name) == known(given)))
+    {
+        return Err(invalid(name, "the address says it already"));
+    }
+    let given: Vec<(Cow<'_, str>, String)> =
+        given.iter().map(|(name, value)| (Cow::from(*name), Value::from(*value).to_string())).collect();
+    decode(&fields.rest(&given), "")
+}
+
+/// The job that a body asks for. Its input stays the text that it is.
+pub fn start(text: &[u8]) -> Result<StartJobRequest, Status> {
+    start_in(text, "")
+}
+
+/// The jobs that a body asks for.
+pub fn batch(text: &[u8]) -> Result<BatchStartJobsRequest, Status> {
+    let mut fields = Fields::read(text, "")?;
+    let list = match fields.take("requests") {
+        Some(list) => serde_json::from_str::<Vec<&RawValue>>(list.get())
+            .map_err(|error| invalid("requests", &error.to_string()))?,
+        None => Vec::new(),
+    };
+    let mut request: BatchStartJobsRequest = decode(&fields.rest(&[]), "")?;
+    let one =
+        |(index, one): (usize, &&RawValue)| start_in(one.get().as_bytes(), &format!("requests[{index}]."));
+    request.requests = list.iter().enumerate().map(one).collect::<Result<_, _>>()?;
+    Ok(request)
+}
+
+fn start_in(text: &[u8], path: &str) -> Result<StartJobRequest, Status> {
+    let mut fields = Fields::read(text, path)?;
+    let input = fields.take("input").filter(|input| input.get() != "null");
+    let mut request: StartJobRequest = decode(&fields.rest(&[]), path)?;
+    match (input, &request.payload) {
+        (Some(_), Some(_)) => {
+            return Err(invalid(&format!("{path}input"), "it is there twice, also as text"));
+        }
+        (Some(input), None) => request.payload = Some(Payload::InputJson(input.get().to_owned())),
+        (None, _) => {}
+    }
+    Ok(request)
+}
+
+/// The request that the query of an address asks for: `filter.states=RUNNING&filter.labels.team=voice&page_size=10`.
+pub fn from_query<M: Request>(query: &str, given: &Given<'_>) -> Result<M, Status> {
+    let message = descriptor(M::NAME);
+    let mut object = Map::new();
+    for (name, value) in given {
+        object.insert((*name).to_owned(), Value::from(*value));
+    }
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (name, value) = (decoded(name)?, decoded(value)?);
+        if given.iter().any(|(given, _)| *given == name) || !put(&mut object, &message, &name, value) {
+            return Err(invalid(&name, "there is no such parameter, or it is there twice"));
+        }
+    }
+    if object.is_empty() {
+        return Ok(M::default());
+    }
+    decode(&Value::Object(object).to_string(), "")
+}
+
+/// Puts a parameter where its name says; false where nothing is there, or something already.
+fn put(object: &mut Map<String, Value>, message: &MessageDescriptor, name: &str, value: String) -> bool {
+    let (first, rest) = name.split_once('.').map_or((name, None), |(first, rest)| (first, Some(rest)));
+    let Some(field) = field(message, first) else { return false };
+    let json_name = field.json_name().to_owned();
+    match (field.kind(), rest) {
+        _ if field.is_map() => {
+            let Some(key) = rest else { return false };
+            let map = object.entry(json_name).or_insert_with(|| Map::new().into());
+            map.as_object_mut().is_some_and(|map| map.insert(key.to_owned(), value.into()).is_none())
+        }
+        (Kind::Message(inner), Some(rest)) if !is_known_type(&inner) => {
+            let inside = object.entry(json_name).or_insert_with(|| Map::new().into());
+            inside.as_object_mut().is_some_and(|inside| put(inside, &inner, rest, value))
+        }
+        (_, Some(_)) => false,
+        (kind, None) if field.is_list() => {
+            let list = object.entry(json_name).or_insert_with(|| Value::Array(Vec::new()));
+            list.as_array_mut().is_some_and(|list| {
+                list.push(scalar(&kind, value));
+                true
+            })
+        }
+        (kind, None) => object.insert(json_name, scalar(&kind, value)).is_none(),
+    }
+}
+
+/// In JSON all but a bool may be text.
+fn scalar(kind: &Kind, value: String) -> Value {
+    match (kind, value.as_str()) {
+        (Kind::Bool, "true") => true.into(),
+        (Kind::Bool, "false") => false.into(),
+        _ => value.into(),
+    }
+}
+
+fn field(message: &MessageDescriptor, name: &str) -> Option<FieldDescriptor> {
+    message.get_field_by_json_name(name).or_else(|| message.get_field_by_name(name))
+}
+
+/// Whether JSON has a form of its own for it.
+pub fn is_known_type(message: &MessageDescriptor) -> bool {
+    message.package_name() == "google.protobuf"
+}
+
+/// Percent-decoded, and `+` is a space.
+fn decoded(text: &str) -> Result<String, Status> {
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8();
+    decoded.map(Cow::into_owned).map_err(|_| invalid(text, "it is not UTF-8"))
+}
+
+/// A message of the contract.
+pub fn descriptor(name: &str) -> MessageDescriptor {
+    CONTRACT.get_message_by_name(&format!("longhaul.v1.{name}")).expect("the name is one of the contract")
+}
+
+fn decode<M: Request>(text: &str, path: &str) -> Result<M, Status> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
+    let seed = Seed(descriptor(M::NAME));
+    match seed.deserialize(tracked) {
+        Ok(message) => {
+            Ok(M::decode(message.encode_to_vec().as_slice()).expect("it follows the same contract"))
+        }
+        Err(error) => {
+            let place = track.path().to_string();
+            let place = if place == "." { "body".to_owned() } else { place };
+            Err(invalid(&format!("{path}{place}"), &without_position(&error)))
+        }
+    }
+}
+
+struct Seed(MessageDescriptor);
+
+impl<'de> DeserializeSeed<'de> for Seed {
+    type Value = DynamicMessage;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<DynamicMessage, D::Error> {
+        DynamicMessage::deserialize_with_options(self.0, deserializer, &DeserializeOptions::new())
+    }
+}
+
+/// The text that was read is not the one that was sent.
+fn without_position(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what).to_owned()
+}
+
+fn invalid(field: &str, what: &str) -> Status {
+    status::invalid(vec![Violation::new(field, what)])
+}
+
+/// The fields of a JSON object as the texts that they are.
+struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    fn read(text: &'a [u8], path: &str) -> Result<Self, Status> {
+        if text.is_empty() {
+            return Ok(Self(Vec::new()));
+        }
+        let place = path.strip_suffix('.').unwrap_or("body");
+        serde_json::from_slice(text).map_err(|error| match error.classify() {
+            serde_json::error::Category::Data => invalid(place, &error.to_string()),
+            _ => Status::invalid_argument(format!("the body is not JSON: {error}")),
+        })
+    }
+
+    fn take(&mut self, name: &str) -> Option<&'a RawValue> {
+        let place = self.0.iter().position(|(other, _)| other == name)?;
+        Some(self.0.swap_remove(place).1)
+    }
+
+    /// An object of those that are left, and of more.
+    fn rest(&self, more: &[(Cow<'_, str>, String)]) -> String {
+        let own = self.0.iter().map(|(name, value)| (name, value.get()));
+        let more = more.iter().map(|(name, value)| (name, value.as_str()));
+        let mut text = String::from("{");
+        for (name, value) in own.chain(more) {
+            if text.len() > 1 {
+                text.push(',');
+            }
+            text.push_str(&Value::from(name.as_ref()).to_string());
+            text.push(':');
+            text.push_str(value);
+        }
+        text.push('}');
+        text
+    }
+}
+
+impl<'de: 'a, 'a> de::Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::new();
+                while let Some(Name(name)) = map.next_key()? {
+                    if fields.iter().any(|(other, _)| *other == name) {
+                        return Err(de::Error::custom(format!("{name} is there twice")));
+                    }
+                    if fields.len() == FIELDS_MAX {
+                        return Err(de::Error::custom("there are far more fields than there can be"));
+                    }
+                    fields.push((name, map.next_value()?));
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// No message has nearly as many; each is compared with all others.
+const FIELDS_MAX: usize = 100;
+
+#[derive(serde::Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::{CancelJobRequest, ListJobsRequest, WatchJobRequest, job};
+    use tonic_types::StatusExt;
+
+    fn fields(status: &Status) -> Vec<String> {
+        let details = status.get_error_details();
+        details.bad_request().unwrap().field_violations.iter().map(|one| one.field.clone()).collect()
+    }
+
+    #[test]
+    fn an_input_is_taken_byte_for_byte() {
+        let request =
+            start(br#"{"kind": "k", "input": {"n": 9007199254740993, "x" : 1.50}, "labels": {"a": "b"}}"#);
+
+        let request = request.unwrap();
+
+        assert_eq!(
+            request.payload,
+            Some(Payload::InputJson(r#"{"n": 9007199254740993, "x" : 1.50}"#.into()))
+        );
+        assert_eq!((request.kind.as_str(), request.labels["a"].as_str()), ("k", "b"));
+    }
+
+    #[test]
+    fn each_request_of_a_batch_has_its_place_in_what_is_wrong() {
+        let text =
+            br#"{"requests": [{"kind": "k", "input": {}}, {"kind": "k", "options": {"priority": "high"}}]}"#;
+
+        assert_eq!(fields(&batch(text).unwrap_err()), ["requests[1].options.priority"]);
+        assert_eq!(batch(br#"{"requests": [{"kind": "k"}]}"#).unwrap().requests.len(), 1);
+        assert_eq!(fields(&batch(br#"{"requests": 5}"#).unwrap_err()), ["requests"]);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_body_is_named() {
+        for (text, field) in [
+            (&br#"{"kinds": "k"}"#[..], "body"),
+            (br#"{"kind": 5}"#, "kind"),
+            (br#"{"kind": "a", "kind": "b"}"#, "body"),
+            (br#"{"input": {}, "inputJson": "{}"}"#, "input"),
+            (
+                br#"{"options": {"retryPolicy": {"maximumAttempts": 1.5}}}"#,
+                "options.retryPolicy.maximumAttempts",
+            ),
+            (b"[]", "body"),
+        ] {
+            let found = fields(&start(text).unwrap_err());
+            assert_eq!(found, [field], "{}", String::from_utf8_lossy(text));
+        }
+        assert_eq!(start(b"{").unwrap_err().code(), tonic::Code::InvalidArgument);
+    }
+
+    #[test]
+    fn a_query_reaches_every_field() {
+        let request: ListJobsRequest = from_query(
+            "filter.states=RUNNING&filter.states=FAILED&filter.labels.my.team=a%20b&page_size=10&view=FULL\
+             &filter.createTimeMin=2026-11-28T00:00:00Z",
+            &[],
+        )
+        .unwrap();
+
+        let filter = request.filter.clone().unwrap();
+        assert_eq!(filter.states, [job::State::Running as i32, job::State::Failed as i32]);
+        assert_eq!(filter.labels["my.team"], "a b");
+        assert_eq!(filter.create_time_min.unwrap().seconds, 1_795_824_000);
+        assert_eq!((request.page_size, request.view()), (10, job::View::Full));
+    }
+
+    #[test]
+    fn an_address_gives_the_job() {
+        let watch: WatchJobRequest =
+            from_query("afterSequence=7&omitOutput=true&minimumInterval=0.5s", &[("jobId", "one")]).unwrap();
+        let cancel: CancelJobRequest = from_body(br#"{"reason": "enough"}"#, &[("jobId", "one")]).unwrap();
+
+        assert_eq!((watch.job_id.as_str(), watch.after_sequence, watch.omit_output), ("one", Some(7), true));
+        assert_eq!((cancel.job_id.as_str(), cancel.reason.as_str()), ("one", "enough"));
+        assert!(from_body::<CancelJobRequest>(br#"{"jobId": "two"}"#, &[("jobId", "one")]).is_err());
+    }
+
+    #[test]
+    fn a_parameter_that_means_nothing_is_named() {
+        for query in
+            ["colour=red", "pageSize=1&page_size=2", "filter=x", "filter.labels=x", "jobId=two", "view.x=1"]
+        {
+            let name = query.split('=').next().unwrap();
+            let found = from_query::<ListJobsRequest>(query, &[("jobId", "one")]).unwrap_err();
+            assert!(
+                fields(&found)[0]
+                    .replace('_', "")
+                    .to_lowercase()
+                    .starts_with(&name.replace('_', "").to_lowercase()),
+                "{query}: {found}"
+            );
+        }
+    }
+}
