@@ -29,6 +29,8 @@ const MINIMUM_INTERVAL: Duration = Duration::from_millis(50);
 const JOBS_INTERVAL: Duration = Duration::from_millis(250);
 /// How many counts one answer has.
 const COUNTS_MAX: usize = 10_000;
+/// How long the store may take before the server counts as not ready: far longer than a commit, shorter than a prober waits.
+const READY_MAX: Duration = Duration::from_secs(2);
 const MINIMUM_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 
 /// The calls of JobService over an engine. A copy costs a reference count.
@@ -184,6 +186,14 @@ impl Jobs {
     pub async fn delete(&self, request: proto::DeleteJobRequest) -> Result<(), Status> {
         let id = job_id(&request.job_id)?;
         self.engine.delete(id).await.map_err(refused)
+    }
+
+    /// Makes sure that this server takes work.
+    pub async fn ready(&self) -> Result<(), Status> {
+        let answer = tokio::time::timeout(READY_MAX, self.engine.ready()).await;
+        answer
+            .unwrap_or_else(|_| Err(Error::Unavailable("the store does not answer".into())))
+            .map_err(refused)
     }
 
     /// Whether a job has kept events after this one.

@@ -1,7 +1,8 @@
 //! What clients ask for: start, repeat, stop and forget jobs, and read them.
 
 use super::{
-    Count, Engine, Error, EventLimit, Listed, Page, Parts, Watch, WatchJobs, WatchJobsOptions, WatchOptions,
+    Count, Engine, Error, EventLimit, Listed, Page, Parts, Stopping, Watch, WatchJobs, WatchJobsOptions,
+    WatchOptions,
 };
 use crate::job::{Command, Event, Filter, Job, JobId, Place, RequestKey, Sequence, Snapshot, Spec, Trace};
 use crate::store::{Operation, Outcome, Retry, Submission, Submitted};
@@ -87,6 +88,17 @@ impl Engine {
             unreachable!("an outcome is of its operation's kind")
         };
         Ok(outcome.map(drop)?)
+    }
+
+    /// Makes sure that this server takes work: it is not about to stop, and what it writes becomes durable.
+    pub async fn ready(&self) -> Result<(), Error> {
+        match *self.shared().stopping.borrow() {
+            Stopping::No => {}
+            Stopping::Draining(_) | Stopping::Closing => {
+                return Err(Error::Unavailable("the server is stopping".into()));
+            }
+        }
+        self.shared().committer().probe().await
     }
 
     /// Returns a job as it is now.

@@ -131,6 +131,12 @@ impl Committer {
         }
     }
 
+    /// Makes sure that something can be written.
+    pub fn probe(&self) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let answer = self.queue(Operation::Probe);
+        async move { received(answer).await.map(drop) }
+    }
+
     /// Waits until all that was queued before is committed and published.
     pub fn barrier(&self) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         let answer = self.queue(Operation::KeepLive(Vec::new()));

@@ -47,7 +47,8 @@ impl Publish for Publisher {
             | Outcome::Retry(Err(_))
             | Outcome::Apply(Err(_))
             | Outcome::Delete(Err(_))
-            | Outcome::KeepLive => {}
+            | Outcome::KeepLive
+            | Outcome::Probe => {}
         }
     }
 

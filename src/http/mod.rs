@@ -7,8 +7,10 @@ mod body;
 mod events;
 mod jobs;
 mod json;
+mod openapi;
 mod problem;
 mod routes;
+mod server;
 
 use crate::api;
 use body::{Answer, Body};
@@ -46,7 +48,11 @@ impl Http {
 
     async fn find(self, request: Request<Incoming>) -> Result<Answer, Problem> {
         let (parts, body) = request.into_parts();
-        let (call, ticket) = routes::find(&parts.method, parts.uri.path())?;
+        let (method, path) = (&parts.method, parts.uri.path());
+        if let Some(own) = server::find(method, path) {
+            return server::answer(&self.api, own?).await;
+        }
+        let (call, ticket) = routes::find(method, path)?;
         jobs::answer(&self.api, call, ticket, &parts, body).await
     }
 }

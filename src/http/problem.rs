@@ -17,7 +17,7 @@ pub const PROBLEM: &str = "application/problem+json";
 pub struct Problem {
     /// The HTTP status.
     pub status: StatusCode,
-    details: Details,
+    details: Box<Details>,
     /// The methods that the address has, where it does not have the one that was asked for.
     allow: Option<String>,
     retry_after: Option<u64>,
@@ -47,7 +47,7 @@ struct Field {
 impl Problem {
     /// A problem of HTTP's own, which gRPC does not have.
     pub fn new(status: StatusCode, reason: &str, detail: impl Into<String>) -> Self {
-        let details = Details {
+        let details = Box::new(Details {
             r#type: "about:blank",
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
@@ -56,7 +56,7 @@ impl Problem {
             domain: DOMAIN,
             metadata: BTreeMap::new(),
             fields: Vec::new(),
-        };
+        });
         Self { status, details, allow: None, retry_after: None }
     }
 
@@ -78,12 +78,12 @@ impl Problem {
 
     /// What it says, for where it is not an answer.
     pub fn details(&self) -> &impl Serialize {
-        &self.details
+        &*self.details
     }
 
     /// The answer that tells of it.
     pub fn into_answer(self) -> Answer {
-        let mut answer: Answer = Response::new(json(&self.details));
+        let mut answer: Answer = Response::new(json(&*self.details));
         *answer.status_mut() = self.status;
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));

@@ -66,6 +66,7 @@ impl Store for MemoryStore {
                 updates.into_iter().for_each(|update| kept.keep_live(update));
                 Outcome::KeepLive
             }
+            Operation::Probe => Outcome::Probe,
             Operation::Retry(retry) => Outcome::Retry(kept.retry(&retry, self.queue_max, now)),
             Operation::Delete(id) => Outcome::Delete(kept.delete(id).map(Box::new)),
             Operation::Prune { limit } => Outcome::Prune(kept.prune(limit, now)),

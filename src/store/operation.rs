@@ -30,6 +30,8 @@ pub enum Operation {
     },
     /// Keeps the latest-wins part of running attempts. Those that are not current any more are passed over.
     KeepLive(Vec<LiveUpdate>),
+    /// Writes something that means nothing, so that whoever asks knows that writing works.
+    Probe,
     /// Creates a job like one that has ended, or finds the one that the request id has already made.
     Retry(Retry),
     /// Forgets a job that has ended, with all that belongs to it but its request id.
@@ -115,6 +117,8 @@ pub enum Outcome {
     Sweep(Swept),
     /// It is kept.
     KeepLive,
+    /// It is written.
+    Probe,
     /// The job that the retry made, or made before.
     Retry(Result<Submitted, Rejection>),
     /// What was forgotten.

@@ -8,7 +8,7 @@ use prost::Message;
 /// How many kinds a filter may name; each is looked for on its own.
 pub const KINDS_MAX: usize = 64;
 /// How many states it may name; there are nine, and somebody's list of them may have doubles.
-const STATES_MAX: usize = 64;
+pub const STATES_MAX: usize = 64;
 
 /// The filter of a request.
 pub fn filter(filter: Option<proto::JobFilter>) -> Result<Filter, Violations> {

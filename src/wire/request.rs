@@ -21,7 +21,8 @@ const TIMESTAMP_SECONDS_MAX: i64 = 253_402_300_799;
 /// The first one, in the year 1.
 const TIMESTAMP_SECONDS_MIN: i64 = -62_135_596_800;
 const PAGE_SIZE_MAX: usize = 1_000;
-const BATCH_MAX: usize = 1_000;
+/// How many jobs a batch may have.
+pub const BATCH_MAX: usize = 1_000;
 /// How much that is wrong one answer tells of.
 const VIOLATIONS_MAX: usize = 100;
 

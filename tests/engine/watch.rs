@@ -1,7 +1,7 @@
 //! What happened to a job, from any point on: in order, without a gap, to the end and no further.
 
 use crate::bench::*;
-use longhaul::engine::{Error, Message, WatchOptions};
+use longhaul::engine::{Error, Form, Message, WatchOptions};
 use longhaul::job::*;
 use longhaul::store::{Operation, Store};
 use rstest::rstest;
@@ -200,7 +200,7 @@ async fn watchers_share_the_work_of_encoding() {
         for watch in &mut watches {
             for event in drain(watch).await {
                 seen += 1;
-                event.encoded(|_| {
+                event.encoded(Form::Binary, |_| {
                     encoded += 1;
                     "encoded".into()
                 });

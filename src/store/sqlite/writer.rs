@@ -103,6 +103,12 @@ impl Writer {
                 }
                 Outcome::KeepLive
             }
+            Operation::Probe => {
+                self.connection
+                    .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES ('probed', ?1)")?
+                    .execute([now.as_micros()])?;
+                Outcome::Probe
+            }
             Operation::Retry(retry) => Outcome::Retry(self.retry(&retry, now)?),
             Operation::Delete(id) => Outcome::Delete(forget::delete(self, id, now)?.map(Box::new)),
             Operation::Prune { limit } => Outcome::Prune(forget::prune(self, limit, now)?),

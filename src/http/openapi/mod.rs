@@ -1,0 +1,205 @@
+//! `/openapi.json`: the JSON API as a document that programs read (OpenAPI 3.1), made of what answers: the table of routes, the
+//! contract's own descriptors and comments, and the limits that requests are held against.
+
+mod schema;
+
+use super::json::CONTRACT;
+use super::routes::{Call, JOB_ID, ROUTES, Route};
+use bytes::Bytes;
+use http::Method;
+use prost_reflect::{MessageDescriptor, MethodDescriptor};
+use schema::{Side, comment, reference};
+use serde_json::{Map, Value, json};
+use std::sync::LazyLock;
+
+/// The document.
+pub static DOCUMENT: LazyLock<Bytes> =
+    LazyLock::new(|| Bytes::from(serde_json::to_vec(&document()).expect("it is JSON already")));
+
+fn document() -> Value {
+    let mut paths = Map::new();
+    for route in ROUTES {
+        let methods = paths.entry(route.path).or_insert_with(|| json!({}));
+        methods[route.method.as_str().to_lowercase()] = operation(route);
+    }
+    let schemas = schema::all(ROUTES.iter().flat_map(|route| {
+        let method = method(route);
+        let body = (route.method == Method::POST).then(|| (method.input(), Side::Request));
+        body.into_iter().chain([(method.output(), Side::Response)])
+    }));
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "longhaul",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            "description": service_comment(),
+        },
+        "paths": paths,
+        "components": {"schemas": schemas, "responses": {"Problem": problem()}},
+    })
+}
+
+/// What the contract says of the service as a whole.
+fn service_comment() -> String {
+    let service = CONTRACT.get_service_by_name("longhaul.v1.JobService");
+    service.map(|service| comment(&service.parent_file(), service.path())).unwrap_or_default()
+}
+
+fn method(route: &Route) -> MethodDescriptor {
+    let service = CONTRACT.get_service_by_name("longhaul.v1.JobService").expect("the contract has it");
+    let method = service.methods().find(|method| method.name() == route.name);
+    method.expect("every route is one of its methods")
+}
+
+fn operation(route: &Route) -> Value {
+    let method = method(route);
+    let mut parameters: Vec<Value> = Vec::new();
+    if route.path.contains(JOB_ID) {
+        let schema = json!({"type": "string", "format": "uuid"});
+        parameters.push(json!({
+            "name": "jobId", "in": "path", "required": true, "description": "The ticket.", "schema": schema,
+        }));
+    }
+    let mut operation = json!({
+        "operationId": route.name,
+        "description": comment(&method.parent_service().parent_file(), method.path()),
+        "responses": responses(route, &method),
+    });
+    match route.method {
+        Method::POST => {
+            operation["requestBody"] = json!({
+                "required": matches!(route.call, Call::Start | Call::StartBatch),
+                "content": {"application/json": {"schema": reference(&method.input())}},
+            });
+        }
+        _ => parameters.extend(query(&method.input(), "")),
+    }
+    if matches!(route.call, Call::Start | Call::Retry) {
+        parameters.push(json!({
+            "name": "Idempotency-Key", "in": "header",
+            "description": "The same as `requestId` in the body.",
+            "schema": {"type": "string", "pattern": "^[!#-~]{1,128}$"},
+        }));
+    }
+    if route.call == Call::Watch {
+        parameters.push(json!({
+            "name": "Last-Event-ID", "in": "header",
+            "description": "The id of the last event seen. It wins over `afterSequence`; ahead of the job, the stream begins anew.",
+            "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
+        }));
+    }
+    operation["parameters"] = parameters.into();
+    operation
+}
+
+/// The fields of a message as parameters of a query; those of a message within it have its name in front.
+fn query(message: &MessageDescriptor, before: &str) -> Vec<Value> {
+    let mut parameters = Vec::new();
+    for field in message.fields().filter(|field| field.name() != "job_id") {
+        let name = format!("{before}{}", field.json_name());
+        match field.kind().as_message() {
+            // A parameter for each key, which this language cannot name.
+            _ if field.is_map() => {}
+            Some(inner) if !super::json::is_known_type(inner) => {
+                parameters.extend(query(inner, &format!("{name}.")));
+            }
+            _ => parameters.push(json!({
+                "name": name, "in": "query",
+                "description": comment(&field.parent_message().parent_file(), field.path()),
+                "schema": schema::field(&field, Side::Query),
+            })),
+        }
+    }
+    parameters
+}
+
+fn responses(route: &Route, method: &MethodDescriptor) -> Value {
+    let schema = reference(&method.output());
+    let answer =
+        |what: &str| json!({"description": what, "content": {"application/json": {"schema": schema}}});
+    let events = || {
+        json!({
+            "description": "Server-sent events. The name of each is the field of the message that it has.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        })
+    };
+    let mut responses = match route.call {
+        Call::Start | Call::Retry => json!({
+            "201": answer("A new job; `Location` is its address."),
+            "200": answer("The job that the same request has made before."),
+        }),
+        Call::Delete => json!({"204": {"description": "The job is forgotten."}}),
+        Call::Watch => {
+            json!({"200": events(), "204": {"description": "There is nothing after `Last-Event-ID`, for good."}})
+        }
+        Call::WatchAll => json!({"200": events()}),
+        Call::StartBatch | Call::Status | Call::List | Call::Count | Call::History | Call::Cancel => {
+            json!({"200": answer("The answer.")})
+        }
+    };
+    responses["default"] = json!({"$ref": "#/components/responses/Problem"});
+    responses
+}
+
+fn problem() -> Value {
+    let schema = json!({
+        "type": "object",
+        "required": ["type", "title", "status", "detail", "reason", "domain"],
+        "properties": {
+            "type": {"type": "string", "format": "uri-reference"},
+            "title": {"type": "string"},
+            "status": {"type": "integer", "minimum": 400, "maximum": 599},
+            "detail": {"type": "string", "description": "What is wrong, for people."},
+            "reason": {"type": "string", "pattern": "^[A-Z_]+$", "description": "Stable, and the same as in gRPC's ErrorInfo."},
+            "domain": {"const": crate::wire::status::DOMAIN},
+            "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+            "fields": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["field", "description"],
+                    "properties": {"field": {"type": "string"}, "description": {"type": "string"}},
+                },
+            },
+        },
+    });
+    json!({
+        "description": "What went wrong, as RFC 9457 has it.",
+        "headers": {"Retry-After": {"description": "Seconds, where coming again helps.", "schema": {"type": "integer"}}},
+        "content": {(super::problem::PROBLEM): {"schema": schema}},
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reference_leads_somewhere_and_every_route_is_described() {
+        let document = document();
+        let text = document.to_string();
+
+        for reference in text.split("\"#/").skip(1) {
+            let pointer = format!("/{}", reference.split('"').next().unwrap());
+            assert!(document.pointer(&pointer).is_some(), "{pointer}");
+        }
+        for route in ROUTES {
+            let method = route.method.as_str().to_lowercase();
+            let operation = &document["paths"][route.path][method];
+            assert!(operation["description"].as_str().is_some_and(|text| text.len() > 20), "{}", route.name);
+        }
+    }
+
+    #[test]
+    fn a_field_has_the_words_and_the_limits_of_the_contract() {
+        let document = document();
+
+        let options = &document["components"]["schemas"]["JobOptions"]["properties"];
+        assert_eq!(options["priority"]["oneOf"][0]["minimum"], -100);
+        assert!(options["priority"]["description"].as_str().unwrap().contains("runs sooner"));
+        let job = &document["components"]["schemas"]["Job"]["properties"];
+        assert!(job["state"]["enum"].as_array().unwrap().contains(&"SUCCEEDED".into()));
+        assert_eq!(job["sequence"]["type"], "string");
+    }
+}

@@ -1,0 +1,50 @@
+//! What is to be known of the server itself: whether it is there, whether it takes work, and how to talk to it.
+
+use super::body::{Answer, full};
+use super::openapi::DOCUMENT;
+use super::problem::Problem;
+use crate::api;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{Method, Response};
+
+/// The methods of all of them.
+const ALLOW: &str = "GET, HEAD";
+
+/// An address of the server's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Own {
+    /// `/healthz`: the process answers.
+    Alive,
+    /// `/readyz`: what is written becomes durable, and the server is not about to stop.
+    Ready,
+    /// `/openapi.json`: the JSON API as a document.
+    Document,
+}
+
+/// The one that a path names.
+pub fn find(method: &Method, path: &str) -> Option<Result<Own, Problem>> {
+    let own = match path {
+        "/healthz" => Own::Alive,
+        "/readyz" => Own::Ready,
+        "/openapi.json" => Own::Document,
+        _ => return None,
+    };
+    let asked = matches!(*method, Method::GET | Method::HEAD);
+    Some(if asked { Ok(own) } else { Err(Problem::method(ALLOW.to_owned())) })
+}
+
+/// Answers one of them.
+pub async fn answer(api: &api::Jobs, own: Own) -> Result<Answer, Problem> {
+    let (body, content_type) = match own {
+        Own::Alive => (full("alive\n"), "text/plain; charset=utf-8"),
+        Own::Ready => {
+            api.ready().await?;
+            (full("ready\n"), "text/plain; charset=utf-8")
+        }
+        Own::Document => (full(DOCUMENT.clone()), "application/json"),
+    };
+    let mut answer = Response::new(body);
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Ok(answer)
+}
