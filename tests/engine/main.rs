@@ -12,6 +12,7 @@ mod leases;
 mod live;
 mod output;
 mod random;
+mod ready;
 mod recovery;
 mod seen;
 mod stopped;

@@ -90,6 +90,7 @@ impl Script {
                 | Outcome::Apply(_)
                 | Outcome::Sweep(_)
                 | Outcome::KeepLive
+                | Outcome::Probe
                 | Outcome::Delete(_)
                 | Outcome::Prune(_) => {}
             }
@@ -118,7 +119,8 @@ impl Script {
                 attempt: self.chance.random_range(1..4),
                 live: live(self.chance.random_range(0..9)),
             }]),
-            57..62 => apply(self.job(), cancel()),
+            57..58 => Operation::Probe,
+            58..62 => apply(self.job(), cancel()),
             62..66 => Operation::Delete(self.job()),
             66..70 => Operation::Prune { limit: self.chance.random_range(1..8) },
             70..74 => Operation::Retry(Retry {

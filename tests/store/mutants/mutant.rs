@@ -186,6 +186,7 @@ impl Mutant {
                 }
                 self.carry_out(Operation::KeepLive(updates), now)
             }
+            Operation::Probe => self.carry_out(Operation::Probe, now),
             Operation::Retry(mut retry) => {
                 if self.flaw == Flaw::RetriesTwice {
                     retry.request = None;

@@ -105,7 +105,7 @@ fn assert_repeatable(bench: &mut Bench, batch: Vec<Operation>) {
                 }
                 Outcome::Claim(dealt) => assert!(dealt.claimed.is_empty()),
                 Outcome::Sweep(swept) => assert_eq!(swept.transitions, []),
-                Outcome::KeepLive => {}
+                Outcome::KeepLive | Outcome::Probe => {}
                 Outcome::Retry(outcome) => {
                     let submitted = outcome.expect("a repeat is answered");
                     assert!(matches!(submitted, Submitted::Repeated(_)), "{submitted:?}");
