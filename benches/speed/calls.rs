@@ -1,8 +1,10 @@
 //! The calls that are measured, each as one caller makes it again and again.
 
 use crate::echo::ECHO;
+use crate::json::{self, Sender};
 use crate::load::{Calls, connect};
 use anyhow::ensure;
+use http::Method;
 use http::uri::PathAndQuery;
 use longhaul::proto::job_service_client::JobServiceClient;
 use longhaul::proto::{
@@ -40,6 +42,14 @@ pub enum Call {
     Batch,
     /// `GetStatus` of one of ten thousand jobs.
     Status,
+    /// `StartJob` as JSON over HTTP/2.
+    StartTwo,
+    /// `StartJob` as JSON over HTTP/1.1.
+    StartOne,
+    /// `GetStatus` as JSON over HTTP/2.
+    StatusTwo,
+    /// `GetStatus` as JSON over HTTP/1.1.
+    StatusOne,
     /// `LPUSH` into a list of Redis.
     Push,
 }
@@ -50,6 +60,7 @@ pub enum Caller {
     Start(JobServiceClient<Channel>, bool),
     Batch(JobServiceClient<Channel>),
     Status(JobServiceClient<Channel>, std::sync::Arc<[String]>),
+    Json(Sender, std::sync::Arc<[String]>),
     Push(TcpStream),
 }
 
@@ -60,9 +71,19 @@ pub async fn callers(order: &Calls) -> anyhow::Result<Vec<Caller>> {
     }
     let channels = connect(order.address, order.connections).await?;
     let jobs: std::sync::Arc<[String]> = match order.what {
-        Call::Status => jobs(order.address).await?.into(),
+        Call::Status | Call::StatusTwo | Call::StatusOne => jobs(order.address).await?.into(),
         _ => [].into(),
     };
+    let senders = match order.what {
+        Call::StartTwo | Call::StatusTwo => {
+            json::two(order.address, order.callers, order.connections).await?
+        }
+        Call::StartOne | Call::StatusOne => json::one(order.address, order.callers).await?,
+        _ => Vec::new(),
+    };
+    if !senders.is_empty() {
+        return Ok(senders.into_iter().map(|sender| Caller::Json(sender, jobs.clone())).collect());
+    }
     let channels = channels.iter().cycle().take(order.callers).cloned();
     let caller = |channel| match order.what {
         Call::Echo => Caller::Echo(Grpc::new(channel)),
@@ -95,6 +116,14 @@ impl Caller {
             Self::Status(client, jobs) => {
                 let job_id = jobs[rand::random_range(0..jobs.len())].clone();
                 client.get_status(GetStatusRequest { job_id, ..Default::default() }).await?;
+            }
+            Self::Json(sender, jobs) if jobs.is_empty() => {
+                let body = format!(r#"{{"kind": "bench", "input": {INPUT}}}"#);
+                sender.call(Method::POST, "/v1/jobs", &body).await?;
+            }
+            Self::Json(sender, jobs) => {
+                let path = format!("/v1/jobs/{}", jobs[rand::random_range(0..jobs.len())]);
+                sender.call(Method::GET, &path, "").await?;
             }
             Self::Push(stream) => push(stream).await?,
         }

@@ -2,6 +2,7 @@
 
 use crate::calls::{self, Call};
 use crate::lives::{self, Lives};
+use crate::process::processor_time;
 use crate::programs::{self, Programs};
 use crate::stalled::{self, Stalled};
 use crate::watchers::{self, Watchers};
@@ -46,6 +47,8 @@ pub struct Calls {
     pub callers: usize,
     pub connections: usize,
     pub time: Duration,
+    /// The server's process, where its time is wanted.
+    pub pid: Option<u32>,
 }
 
 /// What came of the calls.
@@ -57,6 +60,8 @@ pub struct Figures {
     pub p50: Duration,
     /// The time of one call that all but one in a hundred stayed below.
     pub p99: Duration,
+    /// Seconds of processor that the server took for a call; 0 where nobody asked.
+    pub server_time: f64,
 }
 
 /// Does what was ordered, and prints what was measured.
@@ -108,13 +113,21 @@ async fn calls(order: Calls) -> anyhow::Result<Figures> {
             }
         });
     }
+    let used = tokio::spawn(async move {
+        let Some(pid) = order.pid else { return anyhow::Ok(0.0) };
+        tokio::time::sleep_until(from.into()).await;
+        let before = processor_time(pid)?;
+        tokio::time::sleep_until(until.into()).await;
+        Ok(processor_time(pid)? - before)
+    });
     let mut times = Vec::new();
     while let Some(ended) = tasks.join_next().await {
         times.extend(ended??);
     }
     times.sort_unstable();
     let rate = times.len() as f64 / order.time.as_secs_f64();
-    Ok(Figures { rate, p50: quantile(&times, 0.5), p99: quantile(&times, 0.99) })
+    let server_time = used.await?? / times.len().max(1) as f64;
+    Ok(Figures { rate, p50: quantile(&times, 0.5), p99: quantile(&times, 0.99), server_time })
 }
 
 /// The value that this part of a sorted list stays below.

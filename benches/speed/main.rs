@@ -7,9 +7,11 @@ mod calls;
 mod disk;
 mod echo;
 mod handlers;
+mod json;
 mod lives;
 mod load;
 mod measure;
+mod process;
 mod programs;
 mod queue;
 mod redis;
@@ -29,7 +31,7 @@ struct Options {
     #[arg(long)]
     quick: bool,
     /// Measure only these: start, alone, status, lives, watchers, stalled, batch, queue, prune,
-    /// workers, programs
+    /// workers, programs, http
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     only: Vec<String>,
     /// How often each pair is measured; ratios are medians over the rounds

@@ -59,6 +59,9 @@ pub fn all(options: &Options) -> anyhow::Result<()> {
     if options.wants("workers") {
         run.workers(&mut report)?;
     }
+    if options.wants("http") {
+        run.http(&mut report)?;
+    }
     if options.wants("programs") {
         run.programs(&mut report)?;
     }
@@ -99,7 +102,8 @@ impl Run<'_> {
         };
         let what = Call::Push;
         let time = self.options.round();
-        let order = Calls { address: redis.address, what, callers: CALLERS, connections: CALLERS, time };
+        let order =
+            Calls { address: redis.address, what, callers: CALLERS, connections: CALLERS, time, pid: None };
         let rounds = (0..self.options.rounds).map(|_| roles::load::<Figures>(Load::Calls(order)));
         let rounds = rounds.collect::<anyhow::Result<Vec<_>>>()?;
         report.beside("LPUSH into Redis, appendfsync always", describe(rounds.into_iter()));
@@ -239,6 +243,45 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// What the JSON API costs the server beside the same call over gRPC.
+    fn http(&self, report: &mut Report) -> anyhow::Result<()> {
+        println!(
+            "\nJSON beside gRPC, {CALLERS} callers on {CONNECTIONS} connections; over HTTP/1.1 on {CALLERS}"
+        );
+        let folder = folder()?;
+        let server = Server::longhaul(folder.path())?;
+        let (address, time, pid) = (server.address, self.options.round(), Some(server.pid()));
+        for (name, grpc, two, one) in [
+            ("StartJob", Call::Start, Call::StartTwo, Call::StartOne),
+            ("GetStatus", Call::Status, Call::StatusTwo, Call::StatusOne),
+        ] {
+            let (mut on_two, mut on_one, mut times) = (Vec::new(), Vec::new(), Vec::new());
+            for round in 1..=self.options.rounds {
+                let calls = |what| {
+                    let (callers, connections) = (CALLERS, CONNECTIONS);
+                    let order = Calls { address, what, callers, connections, time, pid };
+                    roles::load::<Figures>(Load::Calls(order)).map(|figures| figures.server_time)
+                };
+                let (grpc, two, one) = (calls(grpc)?, calls(two)?, calls(one)?);
+                let show = |time| Unit::Time.show(time);
+                println!(
+                    "  round {round}: {name} gRPC {} · JSON {} · over HTTP/1.1 {}",
+                    show(grpc),
+                    show(two),
+                    show(one)
+                );
+                on_two.push(two / grpc);
+                on_one.push(one / grpc);
+                times.push(grpc);
+            }
+            let what = |how: &str| format!("{name} as JSON{how}, server time of gRPC's");
+            report.at_most(&what(""), median(on_two), 2.0, Unit::Times);
+            report.at_most(&what(" over HTTP/1.1"), median(on_one), 2.0, Unit::Times);
+            report.beside(&format!("{name} over gRPC, server time"), Unit::Time.show(median(times)));
+        }
+        Ok(())
+    }
+
     /// Lets the echo and this server take turns.
     fn pairs(
         &self,
@@ -249,7 +292,7 @@ impl Run<'_> {
     ) -> anyhow::Result<Pairs> {
         let time = self.options.round();
         let calls = |address, what| {
-            let order = Calls { address, what, callers, connections, time };
+            let order = Calls { address, what, callers, connections, time, pid: None };
             roles::load::<Figures>(Load::Calls(order))
         };
         let mut pairs = Pairs::new();

@@ -3,9 +3,9 @@
 use crate::calls::{Call, wish};
 use crate::load::{Calls, Figures, Load, connect, quantile};
 use crate::measure::{CALLERS, CONNECTIONS, Run, folder, show};
+use crate::process::memory;
 use crate::report::{Report, Unit, median, thousands, time};
 use crate::roles::{self, Server};
-use crate::watchers::memory;
 use anyhow::{Context as _, ensure};
 use longhaul::cli::serve;
 use longhaul::clock::{Clock as _, SystemClock};
@@ -210,7 +210,8 @@ impl Run<'_> {
 
         let starts = |server: &Server| {
             let (callers, connections, time) = (CALLERS, CONNECTIONS, self.options.round());
-            let order = Calls { address: server.address, what: Call::Start, callers, connections, time };
+            let order =
+                Calls { address: server.address, what: Call::Start, callers, connections, time, pid: None };
             roles::load::<Figures>(Load::Calls(order))
         };
         let mut ratios = Vec::new();
@@ -280,7 +281,14 @@ impl Run<'_> {
         for (what, callers, connections) in [("one caller", 1, 1), ("64 callers", CALLERS, CONNECTIONS)] {
             let time = self.options.round();
             let starts = |server: &Server| {
-                let order = Calls { address: server.address, what: Call::Start, callers, connections, time };
+                let order = Calls {
+                    address: server.address,
+                    what: Call::Start,
+                    callers,
+                    connections,
+                    time,
+                    pid: None,
+                };
                 roles::load::<Figures>(Load::Calls(order))
             };
             let calm = {
@@ -315,7 +323,7 @@ impl Run<'_> {
         let server = Server::longhaul(folder.path())?;
         let time = self.options.round();
         let calls = |address, what, callers| {
-            let order = Calls { address, what, callers, connections: CONNECTIONS, time };
+            let order = Calls { address, what, callers, connections: CONNECTIONS, time, pid: None };
             roles::load::<Figures>(Load::Calls(order))
         };
         let (mut ratios, mut rates) = (Vec::new(), Vec::new());

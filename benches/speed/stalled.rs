@@ -2,7 +2,8 @@
 
 use crate::handlers::{FLOOD_BYTES, FLOOD_PIECE_BYTES, STAMP_BYTES};
 use crate::load::connect;
-use crate::watchers::{memory, start};
+use crate::process::memory;
+use crate::watchers::start;
 use anyhow::{Context as _, ensure};
 use longhaul::clock::{Clock as _, SystemClock};
 use longhaul::job::Timestamp;

@@ -3,6 +3,7 @@
 use crate::calls::wish;
 use crate::echo::WATCH;
 use crate::load::connect;
+use crate::process::memory;
 use anyhow::Context as _;
 use http::uri::PathAndQuery;
 use longhaul::proto::job_service_client::JobServiceClient;
@@ -103,12 +104,4 @@ async fn watch(
         counters.messages.fetch_add(1, Relaxed);
     }
     Ok(())
-}
-
-/// The memory of a process that is in RAM, in bytes.
-pub fn memory(pid: u32) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kib * 1024)
 }

@@ -3,6 +3,7 @@
 
 use crate::calls::wish;
 use crate::load::{connect, quantile};
+use crate::process::processor_time;
 use anyhow::{Context as _, ensure};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -234,16 +235,6 @@ async fn idle(address: SocketAddr, pid: u32, count: usize, time: Duration) -> an
     let used = processor_time(pid)? - before;
     ensure!(streams.iter().all(|stream| !stream.is_finished()), "a stream has ended");
     Ok(vec![used / time.as_secs_f64()])
-}
-
-/// Seconds that a process has spent on processors so far.
-fn processor_time(pid: u32) -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name in parentheses may have spaces in it.
-    let rest = stat.rsplit_once(')').context("a line of /proc")?.1;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
 fn quantiles(mut times: Vec<Duration>) -> Figures {
