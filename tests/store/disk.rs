@@ -7,6 +7,7 @@ use longhaul::store::*;
 use rusqlite::Connection;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempDir;
 
 const SETTINGS: Settings = Settings { queue_max: QUEUE_MAX, readers: 2, keeper: KEEPER.0 };
@@ -61,6 +62,21 @@ fn a_store_opens_and_commits_while_somebody_else_reads_it() {
 
     assert_eq!(claim(&second, 9).len(), 3);
     assert_eq!(count(), 1);
+}
+
+#[test]
+fn every_batch_tells_that_it_was_flushed() {
+    let folder = tempfile::tempdir().unwrap();
+    let flushes = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&flushes);
+    let store = open(&folder).unwrap().timed(move |_| {
+        told.fetch_add(1, Ordering::SeqCst);
+    });
+
+    submit(&store, &[spec("work"), spec("work")]);
+    claim(&store, 1);
+
+    assert_eq!(flushes.load(Ordering::SeqCst), 2);
 }
 
 #[test]

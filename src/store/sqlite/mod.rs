@@ -23,7 +23,9 @@ use reader::Readers;
 use rows::ReadError;
 use rusqlite::OpenFlags;
 use schema::Folder;
+use std::fmt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use writer::Writer;
 
 /// What is set for a store when it is opened.
@@ -50,7 +52,17 @@ pub struct SqliteStore {
     checkpointer: Checkpointer,
     keeper: Keeper,
     queue_max: u64,
+    flushed: Flushed,
     folder: Folder,
+}
+
+/// Who is told how long a flush has taken.
+struct Flushed(Box<dyn Fn(Duration) + Send + Sync>);
+
+impl fmt::Debug for Flushed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Flushed")
+    }
 }
 
 impl SqliteStore {
@@ -70,11 +82,19 @@ impl SqliteStore {
             readers,
             keeper,
             queue_max: settings.queue_max,
+            flushed: Flushed(Box::new(|_| {})),
             folder: opened,
         };
         let writer = store.open_writer(false).map_err(failed)?;
         *store.writer.lock() = Some(writer);
         Ok(store)
+    }
+
+    /// Tells `flushed` with each batch how long it has taken to write it to the log and to flush that, all in one statement of
+    /// SQLite's, also where that failed; a batch that changed nothing is not flushed. It is called by whoever commits, and must
+    /// be short.
+    pub fn timed(self, flushed: impl Fn(Duration) + Send + Sync + 'static) -> Self {
+        Self { flushed: Flushed(Box::new(flushed)), ..self }
     }
 
     fn open_writer(&self, has_failed: bool) -> Result<Writer, ReadError> {
@@ -95,7 +115,11 @@ impl Store for SqliteStore {
             // The last commit ended in an error: nothing is acknowledged until all is read anew from what the disk has.
             None => self.open_writer(true).map_err(|error| Error::Unavailable(error.to_string()))?,
         };
-        let outcomes = writer.commit(batch, now)?;
+        let outcomes = writer.carry_out_all(batch, now)?;
+        let began = Instant::now();
+        let committed = writer.commit();
+        (self.flushed.0)(began.elapsed());
+        committed?;
         self.checkpointer.after_commit(&writer.connection);
         *place = Some(writer);
         Ok(outcomes)

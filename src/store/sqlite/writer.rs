@@ -74,8 +74,9 @@ impl Writer {
         })
     }
 
-    /// Carries out `batch` in one transaction. After an error this writer must not be used again.
-    pub fn commit(&mut self, batch: Vec<Operation>, now: Timestamp) -> Result<Vec<Outcome>, Error> {
+    /// Carries out `batch` in one transaction, which is to be [committed](Self::commit). After an error this writer must not
+    /// be used again.
+    pub fn carry_out_all(&mut self, batch: Vec<Operation>, now: Timestamp) -> Result<Vec<Outcome>, Error> {
         let unavailable = |error: ReadError| match error {
             ReadError::Sqlite(error) => Error::Unavailable(error.to_string()),
             ReadError::Damaged(error) => error,
@@ -87,8 +88,12 @@ impl Writer {
         }
         self.requests.merge(&self.connection).map_err(|e| unavailable(e.into()))?;
         self.counters.write(&self.connection).map_err(|e| unavailable(e.into()))?;
-        self.connection.execute_batch("COMMIT").map_err(|error| Error::Unknown(error.to_string()))?;
         Ok(outcomes)
+    }
+
+    /// Writes the transaction to the log and flushes it. After an error this writer must not be used again.
+    pub fn commit(&self) -> Result<(), Error> {
+        self.connection.execute_batch("COMMIT").map_err(|error| Error::Unknown(error.to_string()))
     }
 
     fn carry_out(&mut self, operation: Operation, now: Timestamp) -> Result<Outcome, ReadError> {
