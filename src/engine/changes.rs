@@ -100,6 +100,11 @@ impl Changes {
         Reader { changes: Arc::clone(self), next, bell, closing }
     }
 
+    /// How many places are taken.
+    pub fn readers(&self) -> usize {
+        self.readers.load(Ordering::SeqCst)
+    }
+
     /// Tells that a job is new.
     pub fn created(&self, job: &Job) {
         self.push(|| Change { job: job.id, states: States::of([job.state]), forgotten: None });

@@ -169,6 +169,13 @@ impl<W> Dispatch<W> {
         groups.into_iter().filter_map(|group| book.deal(group)).collect()
     }
 
+    /// How many are in each group that somebody is in, by its kinds.
+    pub fn enlisted(&self) -> Vec<(Kinds, usize)> {
+        let book = self.0.lock();
+        let occupied = book.groups.values().filter(|group| group.enlisted > 0);
+        occupied.map(|group| (Arc::clone(&group.kinds), group.enlisted)).collect()
+    }
+
     /// A claim is over: `given` is what it has brought, in the order of the slots. Returns the claims that are to follow.
     pub fn settle(&self, round: &Round<W>, given: &[Given<'_>], exhausted: bool) -> Vec<Round<W>> {
         let mut book = self.0.lock();

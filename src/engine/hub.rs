@@ -136,6 +136,7 @@ pub struct Hub {
     jobs: Mutex<HashMap<JobId, Arc<Watched>>>,
     /// As many as in `jobs`, so that nobody who watches nothing pays for the lock.
     count: AtomicUsize,
+    seats: AtomicUsize,
     closing: AtomicBool,
     tail_bytes: Arc<AtomicUsize>,
 }
@@ -183,6 +184,7 @@ impl Hub {
         // Under the lock, so that the last one to leave sees this one.
         let bell = watched.bell.subscribe();
         self.count.store(jobs.len(), Ordering::SeqCst);
+        self.seats.fetch_add(1, Ordering::Relaxed);
         Seat { hub: Arc::clone(self), job, watched, bell }
     }
 
@@ -239,6 +241,11 @@ impl Hub {
         for watched in jobs.values_mut() {
             watched.bell.send_modify(|latest| latest.is_closing = true);
         }
+    }
+
+    /// How many places are taken.
+    pub fn seats(&self) -> usize {
+        self.seats.load(Ordering::Relaxed)
     }
 
     /// The jobs that are watched.
@@ -345,6 +352,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.hub.seats.fetch_sub(1, Ordering::Relaxed);
         let mut jobs = self.hub.jobs.lock();
         // This one and no other: the receiver of `self` is still there.
         if self.watched.bell.receiver_count() <= 1 {

@@ -179,6 +179,11 @@ impl Leases {
         self.kept.lock().by_worker.get(worker).copied().unwrap_or(0)
     }
 
+    /// How many leases are kept here.
+    pub fn count(&self) -> usize {
+        self.kept.lock().held.len()
+    }
+
     /// The leases that are kept here.
     pub fn tokens(&self) -> HashSet<LeaseToken> {
         self.kept.lock().held.values().map(|held| held.token).collect()

@@ -1,0 +1,30 @@
+//! How much of everything there is now, for those who keep figures.
+
+use super::Engine;
+use std::sync::Arc;
+
+/// How much there is now of what lives in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// Watches of one job each.
+    pub watches: usize,
+    /// Watches of many jobs.
+    pub watches_of_many: usize,
+    /// Leases that are kept here, those that are not accepted yet included.
+    pub leases: usize,
+    /// How many workers there are of each set of kinds; one without a stream or a call for work is not known.
+    pub workers: Vec<(Arc<[String]>, usize)>,
+}
+
+impl Engine {
+    /// How much there is now.
+    pub fn figures(&self) -> Figures {
+        let shared = self.shared();
+        Figures {
+            watches: shared.hub.seats(),
+            watches_of_many: shared.changes.readers(),
+            leases: shared.leases.count(),
+            workers: shared.dispatch.enlisted(),
+        }
+    }
+}
