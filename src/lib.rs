@@ -10,8 +10,8 @@
 //! 6. what it reports goes the same way: command, transition, commit, event;
 //! 7. whoever watches reads the events after a cursor, in order, for as long as the job is kept.
 //!
-//! Beside them: [`clock`], the only reader of the time; [`proto`], the only door to generated code; [`cli`], the door for
-//! people. Which room may import which is told in ARCHITECTURE.md and held by `tests/architecture.rs`.
+//! Beside them: [`clock`], the only reader of the time; [`proto`], the only door to generated code; [`metrics`], what all of
+//! it comes to in figures; [`cli`], the door for people. Which room may import which is told in ARCHITECTURE.md and held by `tests/architecture.rs`.
 
 pub mod api;
 pub mod cli;
@@ -20,6 +20,7 @@ pub mod edge;
 pub mod engine;
 pub mod http;
 pub mod job;
+pub mod metrics;
 pub mod processor;
 pub mod proto;
 pub mod rpc;

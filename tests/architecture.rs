@@ -18,12 +18,16 @@ const ROOMS: &[Room] = &[
         may: &[],
         never: &["tokio", "rand", "tonic", "prost", "rusqlite", "async_trait", "hyper", "clap"],
     },
-    Room { name: "store", may: &["job"], never: &["tokio", "tonic", "prost", "hyper", "clap"] },
+    Room {
+        name: "store",
+        may: &["job"],
+        never: &["tokio", "tonic", "prost", "hyper", "clap", "prometheus_client"],
+    },
     Room { name: "clock", may: &["job"], never: PROTOCOL },
     Room {
         name: "engine",
         may: &["job", "store", "clock"],
-        never: &["rusqlite", "tonic", "prost", "hyper", "http", "clap"],
+        never: &["rusqlite", "tonic", "prost", "hyper", "http", "clap", "prometheus_client"],
     },
     Room {
         name: "worker",
@@ -40,6 +44,11 @@ const ROOMS: &[Room] = &[
         name: "processor",
         may: &["worker", "job"],
         never: &["rusqlite", "tonic", "prost", "hyper", "clap"],
+    },
+    Room {
+        name: "metrics",
+        may: &["engine", "job"],
+        never: &["rusqlite", "tokio", "tonic", "prost", "hyper", "http", "clap"],
     },
     Room { name: "proto", may: &[], never: &["tokio", "rusqlite"] },
     Room { name: "wire", may: &["job", "proto", "engine"], never: &["rusqlite", "tokio", "hyper", "clap"] },
@@ -178,6 +187,8 @@ fn the_check_finds_what_it_looks_for() {
         ("worker/remote", "use crate::wire::reply;"),
         ("rpc", "use crate::store::SqliteStore;"),
         ("wire", "use crate::store::Parts;"),
+        ("metrics", "use crate::wire::status::REASONS;"),
+        ("engine", "use prometheus_client::registry::Registry;"),
     ] {
         assert_eq!(violations(room(name), bad).len(), 1, "{name}: {bad}");
     }

@@ -171,4 +171,30 @@ pub mod reason {
     pub const LEASE_EXPIRED: &str = "LEASE_EXPIRED";
     /// The server that ran the attempt stopped.
     pub const SERVER_RESTART: &str = "SERVER_RESTART";
+
+    /// Each of them.
+    pub const ALL: &[&str] = &[
+        CREATED,
+        DUE,
+        ACCEPTED,
+        COMPLETED,
+        CANCEL_REQUESTED,
+        WORKER_STOPPED,
+        GRACE_PERIOD_ENDED,
+        RELEASED,
+        NOT_ACCEPTED,
+        RELEASE_LIMIT,
+        HANDLER_ERROR,
+        INVALID_RESULT,
+        EXIT_CODE,
+        TEMPORARY_FAILURE,
+        KILLED,
+        PANIC,
+        ATTEMPT_TIMEOUT,
+        JOB_TIMEOUT,
+        START_TIMEOUT,
+        STALLED,
+        LEASE_EXPIRED,
+        SERVER_RESTART,
+    ];
 }

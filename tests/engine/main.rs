@@ -6,6 +6,7 @@ mod bench;
 mod builders;
 mod commit;
 mod dispatch;
+mod figures;
 mod frames;
 mod hostile;
 mod leases;

@@ -1,0 +1,165 @@
+//! What the server does, in figures: the text of OpenMetrics that is read at `/metrics`.
+//!
+//! The engine tells it what has become durable, the edges what they refuse and how long they take. It knows no protocol:
+//! whoever serves the text also reads the request. Every label is bounded.
+
+mod buckets;
+mod kinds;
+mod reasons;
+mod scrape;
+
+pub use kinds::KINDS_MAX;
+
+use crate::engine::{Batch, Engine, Observe};
+use crate::job::{Body, Event, Job, Timestamp, reason};
+use kinds::{Kinds, OfKind};
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use reasons::Reasons;
+use std::time::Duration;
+
+/// What the text is, as a header says it.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What every name begins with.
+const PREFIX: &str = "longhaul";
+
+/// The figures of one server.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    kinds: Kinds,
+    ended: Reasons,
+    refusals: Reasons,
+    start_job: Histogram,
+    commit_operations: Histogram,
+    commit_time: Histogram,
+    failed_commits: Counter,
+    flush_time: Histogram,
+    connections: Gauge,
+}
+
+impl Metrics {
+    /// Counts from nothing, in a process that began at `start` and has so many slots, for these kinds: they have labels of their
+    /// own from the beginning. A refusal is counted by its reason where that is one of these.
+    pub fn new(start: Timestamp, kinds: &[String], slots: usize, refusals: &[&'static str]) -> Self {
+        let mut registry = Registry::with_prefix(PREFIX);
+        let metrics = Self {
+            kinds: Kinds::register(&mut registry, kinds),
+            ended: Reasons::register(
+                &mut registry,
+                "attempts_ended",
+                "Attempts by why they ended; a reason of a worker's own is OTHER",
+                reason::ALL,
+            ),
+            refusals: Reasons::register(
+                &mut registry,
+                "refusals",
+                "Errors of calls and refusals on workers' streams, by the reason that they were told",
+                refusals,
+            ),
+            start_job: buckets::short(),
+            commit_operations: buckets::sizes(),
+            commit_time: buckets::short(),
+            failed_commits: Counter::default(),
+            flush_time: buckets::short(),
+            connections: Gauge::default(),
+            registry,
+        };
+        metrics.registered(start, kinds, slots)
+    }
+
+    fn registered(mut self, start: Timestamp, kinds: &[String], slots: usize) -> Self {
+        let registry = &mut self.registry;
+        let by_kind = Family::<OfKind, Gauge>::default();
+        for kind in kinds {
+            let kind = self.kinds.label(kind).to_owned();
+            by_kind.get_or_create(&OfKind { kind }).set(slots as i64);
+        }
+        registry.register("slots", "Slots of the server itself that can run a kind", by_kind);
+        let flush = "How long SQLite's COMMIT took: writing the log and its flush, or next to nothing without changes";
+        for (name, help, histogram) in [
+            ("start_job", "How long StartJob took to be answered", &self.start_job),
+            ("commit", "How long the store took over a batch of operations", &self.commit_time),
+            ("flush", flush, &self.flush_time),
+        ] {
+            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        }
+        let operations = "How many operations were committed together";
+        registry.register("commit_operations", operations, self.commit_operations.clone());
+        registry.register("commits_failed", "Batches that failed", self.failed_commits.clone());
+        registry.register("connections", "Open connections", self.connections.clone());
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "What is running", build);
+        let start = ConstGauge::new(start.as_micros() as f64 / 1e6);
+        registry.register_with_unit(
+            "start_time",
+            "When the process began, since the epoch",
+            Unit::Seconds,
+            start,
+        );
+        self
+    }
+
+    /// A StartJob was answered after so long.
+    pub fn started(&self, time: Duration) {
+        self.start_job.observe(time.as_secs_f64());
+    }
+
+    /// The store took so long to write a batch to its log and to flush it.
+    pub fn flushed(&self, time: Duration) {
+        self.flush_time.observe(time.as_secs_f64());
+    }
+
+    /// Something was refused, for this reason.
+    pub fn refused(&self, reason: &str) {
+        self.refusals.count(reason);
+    }
+
+    /// How many connections are open, for whoever opens and closes them.
+    pub fn connections(&self) -> Gauge {
+        self.connections.clone()
+    }
+
+    /// All figures as of now, in the text format of OpenMetrics 1.0.
+    pub async fn text(&self, engine: &Engine) -> String {
+        let mut now = Registry::with_prefix(PREFIX);
+        scrape::scrape(engine, &self.kinds, &mut now).await;
+        let mut text = String::new();
+        let written = encode_registry(&mut text, &self.registry)
+            .and_then(|()| encode_registry(&mut text, &now))
+            .and_then(|()| encode_eof(&mut text));
+        written.expect("a string takes whatever is written");
+        text
+    }
+}
+
+impl Observe for Metrics {
+    fn committed(&self, batch: Batch) {
+        self.commit_operations.observe(batch.operations as f64);
+        self.commit_time.observe(batch.time.as_secs_f64());
+    }
+
+    fn failed(&self, _batch: Batch) {
+        self.failed_commits.inc();
+    }
+
+    fn created(&self, job: &Job) {
+        self.kinds.created(&job.kind);
+    }
+
+    fn moved(&self, job: &Job, events: &[Event]) {
+        for event in events {
+            let Body::StateChanged(change) = &event.body else { continue };
+            self.kinds.stepped(job, event, change);
+            if kinds::ends_attempt(change) {
+                self.ended.count(&change.reason);
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What is read when somebody asks, and kept nowhere: how many jobs, workers, leases and watchers there are now.
+
+use super::kinds::{Kinds, OTHER, OfKind, OfState};
+use crate::engine::{Engine, Error, Figures};
+use crate::job::{DEFAULT_TENANT, State};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::Registry;
+use std::collections::{BTreeSet, HashMap};
+
+/// How many counts are read to add up the kinds that have no label: some milliseconds of a thread that may block.
+const COUNTS_MAX: usize = 10_000;
+
+/// The jobs in each state, by label.
+type Jobs = HashMap<String, [u64; State::ALL.len()]>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Watching {
+    watching: &'static str,
+}
+
+/// Reads all of it.
+pub async fn scrape(engine: &Engine, kinds: &Kinds, registry: &mut Registry) {
+    match jobs(engine, kinds).await {
+        Ok(jobs) => register_jobs(&jobs, registry),
+        // The rest is the more worth reading.
+        Err(error) => tracing::warn!(%error, "jobs cannot be counted"),
+    }
+    let Figures { watches, watches_of_many, leases, workers } = engine.figures();
+    registry.register("leases", "Leases that workers hold", ConstGauge::new(leases as i64));
+    let watchers = Family::<Watching, Gauge>::default();
+    for (watching, count) in [("job", watches), ("jobs", watches_of_many)] {
+        watchers.get_or_create(&Watching { watching }).set(count as i64);
+    }
+    registry.register("watchers", "Open watches, of one job or of many", watchers);
+    let by_kind = Family::<OfKind, Gauge>::default();
+    for kind in kinds.labels().into_iter().chain([OTHER.to_owned()]) {
+        by_kind.get_or_create(&OfKind { kind }).set(0);
+    }
+    for (theirs, count) in workers {
+        let labels: BTreeSet<&str> = theirs.iter().map(|kind| kinds.label(kind)).collect();
+        for kind in labels {
+            by_kind.get_or_create(&OfKind { kind: kind.to_owned() }).inc_by(count as i64);
+        }
+    }
+    let help = "Workers that have a stream or a call for work open, by the kinds that they can run";
+    registry.register("workers", help, by_kind);
+}
+
+/// Counts the jobs of each label.
+async fn jobs(engine: &Engine, kinds: &Kinds) -> Result<Jobs, Error> {
+    let counts = engine.count(DEFAULT_TENANT, Vec::new(), COUNTS_MAX).await?;
+    let is_cut = counts.len() == COUNTS_MAX;
+    let mut jobs = Jobs::new();
+    for count in counts {
+        let label = kinds.label(&count.kind);
+        // What has a label of its own is read below, where it may lie behind the cut.
+        if !is_cut || label == OTHER {
+            jobs.entry(label.to_owned()).or_default()[count.state as usize] += count.jobs;
+        }
+    }
+    let labels = kinds.labels();
+    if is_cut {
+        for count in engine.count(DEFAULT_TENANT, labels.clone(), usize::MAX).await? {
+            jobs.entry(count.kind).or_default()[count.state as usize] += count.jobs;
+        }
+    }
+    for kind in labels {
+        jobs.entry(kind).or_default();
+    }
+    Ok(jobs)
+}
+
+fn register_jobs(jobs: &Jobs, registry: &mut Registry) {
+    let family = Family::<OfState, Gauge>::default();
+    for (kind, by_state) in jobs {
+        for state in State::ALL {
+            let labels = OfState { kind: kind.clone(), state: state.name() };
+            family.get_or_create(&labels).set(by_state[state as usize] as i64);
+        }
+    }
+    let help = format!(
+        "Jobs by kind and state; of the kinds that have no label of their own those among the first {COUNTS_MAX} counts"
+    );
+    registry.register("jobs", help, family);
+}
