@@ -2,11 +2,14 @@
 
 use super::program::MYSELF;
 use super::settings::{Options, Settings};
-use crate::clock::SystemClock;
-use crate::engine::{self, Engine};
+use crate::clock::{Clock as _, SystemClock};
+use crate::engine::{self, Engine, Observe};
 use crate::job::Terms;
+use crate::metrics::Metrics;
 use crate::processor::exec::Exec;
 use crate::store::{self, SqliteStore};
+use crate::wire::refusals::Refusals;
+use crate::wire::status::REASONS;
 use crate::worker::{LocalSource, Pool, Registry};
 use crate::{api, edge, http, processor, rpc};
 use anyhow::Context as _;
@@ -88,6 +91,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub struct Running {
     engine: Engine,
+    metrics: Arc<Metrics>,
     pool: Pool<LocalSource>,
     health: rpc::Health,
     address: SocketAddr,
@@ -104,10 +108,16 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         .await
         .with_context(|| format!("cannot listen on {}", settings.listen))?;
     let address = listener.local_addr()?;
+    let clock = Arc::new(SystemClock::new());
+    let metrics = Arc::new(Metrics::new(clock.now(), &registry.kinds(), settings.slots, REASONS));
     let folder = settings.data_dir.clone();
     let store_settings =
         store::Settings { queue_max: settings.queue_max, readers: READERS, keeper: rand::random() };
     let store = tokio::task::spawn_blocking(move || SqliteStore::open(&folder, store_settings)).await??;
+    let store = {
+        let metrics = Arc::clone(&metrics);
+        store.timed(move |time| metrics.flushed(time))
+    };
     let engine_settings = engine::Settings {
         lease_duration: settings.lease_duration,
         heartbeat_interval: settings.heartbeat_interval,
@@ -119,15 +129,19 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
             ..Terms::default()
         },
         progress_timeouts: registry.progress_timeouts().collect(),
-        observers: engine::Observers::default(),
+        observers: [Arc::clone(&metrics) as Arc<dyn Observe>].into_iter().collect(),
     };
-    let clock = Arc::new(SystemClock::new());
     let engine = Engine::start_up(Arc::new(store), clock, engine_settings, Arc::new(rand::random)).await?;
     let pool = Pool::start(LocalSource::new(engine.clone(), POOL_NAME), registry, settings.slots);
+    let refusals = {
+        let metrics = Arc::clone(&metrics);
+        Refusals::to(move |reason| metrics.refused(reason))
+    };
     let api = api::Jobs::new(engine.clone());
     let services = rpc::Services::new()
         .service(rpc::Jobs::service(api.clone()))
-        .service(rpc::Workers::service(engine.clone()));
+        .service(rpc::Workers::service(engine.clone(), refusals.clone()))
+        .refusals(refusals);
     let health = services.health();
     let options = edge::Options {
         allowed_hosts: settings.allowed_hosts,
@@ -147,7 +161,16 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     let connections =
         tokio::spawn(edge::serve(listener, options, services.beside(http::Http::new(api)), closed));
     tracing::info!(%address, data_dir = %settings.data_dir.display(), slots = settings.slots, "serving");
-    Ok(Running { engine, pool, health, address, drain_timeout: settings.drain_timeout, closing, connections })
+    Ok(Running {
+        engine,
+        metrics,
+        pool,
+        health,
+        address,
+        drain_timeout: settings.drain_timeout,
+        closing,
+        connections,
+    })
 }
 
 impl Running {
@@ -159,6 +182,11 @@ impl Running {
     /// The engine, for a program that has the server inside.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// All figures as of now, in the text format of OpenMetrics.
+    pub async fn figures(&self) -> String {
+        self.metrics.text(&self.engine).await
     }
 
     /// Stops in good order: no new work, an end for what runs, an end for who watches, then the store.

@@ -2,9 +2,10 @@
 //! ones.
 //!
 //! An error that has details already is left as it is, and so is every success: of its body only the trailers
-//! are looked at.
+//! are looked at. The reason of each error is told on, so that it can be counted.
 
-use crate::wire::status::{DOMAIN, reason};
+use crate::wire::refusals::Refusals;
+use crate::wire::status::{DOMAIN, ENCODING_UNKNOWN, MESSAGE_TOO_LARGE, reason};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
@@ -24,14 +25,18 @@ const MALFORMED: [&str; 5] = [
     "Missing request message",
 ];
 
-fn amend(headers: &mut HeaderMap) {
-    if headers.get(Status::GRPC_STATUS).is_none_or(|code| code == "0")
-        || headers.contains_key(Status::GRPC_STATUS_DETAILS)
-    {
+fn amend(headers: &mut HeaderMap, refusals: &Refusals) {
+    if headers.get(Status::GRPC_STATUS).is_none_or(|code| code == "0") {
         return;
     }
     let Some(status) = Status::from_header_map(headers) else { return };
+    if headers.contains_key(Status::GRPC_STATUS_DETAILS) {
+        let info = status.get_details_error_info();
+        refusals.tell(info.as_ref().map_or(reason(status.code()), |info| &info.reason));
+        return;
+    }
     let (code, reason, message) = translate(status.code(), status.message());
+    refusals.tell(reason);
     let details = ErrorDetails::with_error_info(reason, DOMAIN, [] as [(String, String); 0]);
     let amended = Status::with_error_details(code, message, details);
     amended.add_header(headers).expect("a message that came from headers fits into headers");
@@ -41,14 +46,14 @@ fn translate(code: Code, message: &str) -> (Code, &'static str, &str) {
     let begins = |beginning: &&str| message.starts_with(*beginning);
     match code {
         Code::OutOfRange if message.contains("message length too large") => {
-            (Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message)
+            (Code::ResourceExhausted, MESSAGE_TOO_LARGE, message)
         }
-        Code::ResourceExhausted if message.contains("decompressing") => (code, "MESSAGE_TOO_LARGE", message),
+        Code::ResourceExhausted if message.contains("decompressing") => (code, MESSAGE_TOO_LARGE, message),
         Code::Internal if MALFORMED.iter().any(begins) => {
             (Code::InvalidArgument, reason(Code::InvalidArgument), message)
         }
         Code::Unimplemented if message.starts_with("Content is compressed") => {
-            (code, "ENCODING_UNKNOWN", message)
+            (code, ENCODING_UNKNOWN, message)
         }
         Code::Unimplemented if message.is_empty() => (code, reason(code), "this server has no such method"),
         _ => (code, reason(code), message),
@@ -56,7 +61,7 @@ fn translate(code: Code, message: &str) -> (Code, &'static str, &str) {
 }
 
 /// Runs the inner service and amends its errors.
-pub(super) struct Amend<S>(pub(super) S);
+pub(super) struct Amend<S>(pub(super) S, pub(super) Refusals);
 
 impl<S, R, B> Service<Request<R>> for Amend<S>
 where
@@ -67,7 +72,7 @@ where
     type Future = Answer<S::Future>;
 
     fn call(&self, request: Request<R>) -> Self::Future {
-        Answer { inner: self.0.call(request) }
+        Answer { inner: self.0.call(request), refusals: self.1.clone() }
     }
 }
 
@@ -76,6 +81,7 @@ pin_project! {
     pub(super) struct Answer<F> {
         #[pin]
         inner: F,
+        refusals: Refusals,
     }
 }
 
@@ -86,9 +92,11 @@ where
     type Output = Result<Response<Body<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut response = ready!(self.project().inner.poll(context))?;
-        amend(response.headers_mut());
-        Poll::Ready(Ok(response.map(|inner| Body { inner })))
+        let this = self.project();
+        let mut response = ready!(this.inner.poll(context))?;
+        amend(response.headers_mut(), this.refusals);
+        let refusals = std::mem::take(this.refusals);
+        Poll::Ready(Ok(response.map(|inner| Body { inner, refusals })))
     }
 }
 
@@ -97,6 +105,7 @@ pin_project! {
     pub(super) struct Body<B> {
         #[pin]
         inner: B,
+        refusals: Refusals,
     }
 }
 
@@ -108,11 +117,12 @@ impl<B: http_body::Body<Data = Bytes>> http_body::Body for Body<B> {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let mut polled = self.project().inner.poll_frame(context);
+        let this = self.project();
+        let mut polled = this.inner.poll_frame(context);
         if let Poll::Ready(Some(Ok(frame))) = &mut polled
             && let Some(trailers) = frame.trailers_mut()
         {
-            amend(trailers);
+            amend(trailers, this.refusals);
         }
         polled
     }
@@ -129,11 +139,25 @@ impl<B: http_body::Body<Data = Bytes>> http_body::Body for Body<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::status::REASONS;
+    use parking_lot::Mutex;
+    use std::sync::Arc;
 
     fn amended(status: Status) -> Status {
+        told(status).0
+    }
+
+    /// The status as it leaves, and the reasons that are counted.
+    fn told(status: Status) -> (Status, Vec<String>) {
+        let reasons = Arc::new(Mutex::new(Vec::new()));
+        let refusals = {
+            let reasons = Arc::clone(&reasons);
+            Refusals::to(move |reason| reasons.lock().push(reason.to_owned()))
+        };
         let mut headers = super::super::trailers(&status);
-        amend(&mut headers);
-        Status::from_header_map(&headers).unwrap()
+        amend(&mut headers, &refusals);
+        let reasons = reasons.lock().clone();
+        (Status::from_header_map(&headers).unwrap(), reasons)
     }
 
     #[test]
@@ -165,10 +189,23 @@ mod tests {
         for (given, code, reason) in cases {
             let status = amended(given);
 
+            assert!(REASONS.contains(&reason), "{reason}");
             assert_eq!(status.code(), code);
             assert_eq!(status.get_details_error_info().unwrap().reason, reason);
             assert!(!status.message().is_empty());
         }
+    }
+
+    #[test]
+    fn the_reason_of_each_error_is_told_on_as_it_leaves() {
+        let details = ErrorDetails::with_error_info("QUEUE_FULL", DOMAIN, [] as [(String, String); 0]);
+        let detailed = Status::with_error_details(Code::ResourceExhausted, "full", details);
+        let strange = Status::with_details(Code::NotFound, "not one of ours", "?".into());
+
+        assert_eq!(told(detailed).1, ["QUEUE_FULL"]);
+        assert_eq!(told(Status::unimplemented("")).1, ["METHOD_UNKNOWN"]);
+        assert_eq!(told(strange).1, ["NOT_FOUND"]);
+        assert!(told(Status::ok("")).1.is_empty());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use crate::engine::{Durable, Emission, Engine, Error, Frame, Stopping};
 use crate::job::LeaseToken;
 use crate::proto;
+use crate::wire::refusals::Refusals;
 use crate::wire::{reply, report, status};
 use futures_core::Stream;
 use futures_util::stream;
@@ -20,9 +21,11 @@ const CARRIED_MAX: usize = 1_000;
 /// What the server sends on one stream.
 pub fn responses(
     engine: Engine,
+    refusals: Refusals,
     frames: Streaming<proto::AppendOutputRequest>,
 ) -> impl Stream<Item = Result<proto::AppendOutputResponse, Status>> + Send {
     let session = Session {
+        refusals,
         frames,
         heard_all: false,
         carried: HashMap::new(),
@@ -43,6 +46,7 @@ pub fn responses(
 
 struct Session {
     engine: Engine,
+    refusals: Refusals,
     frames: Streaming<proto::AppendOutputRequest>,
     heard_all: bool,
     /// By the text of its token, so that a frame costs no parsing.
@@ -74,13 +78,13 @@ impl Session {
     /// The next answer; none once all has come and is durable.
     async fn next(&mut self) -> Option<Result<proto::AppendOutputResponse, Status>> {
         loop {
-            if let Some(answer) = self.outbox.pop_front() {
+            if let Some(answer) = self.answer() {
                 return Some(Ok(answer));
             }
             if self.heard_all || self.closing {
                 self.finish().await;
                 let end = self.closing.then(|| Error::Unavailable("the server is stopping".into()));
-                let last = self.outbox.pop_front().map(Ok);
+                let last = self.answer().map(Ok);
                 return last.or_else(|| end.map(|error| Err(status::status(&error))));
             }
             tokio::select! {
@@ -95,6 +99,15 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// An answer that is ready.
+    fn answer(&mut self) -> Option<proto::AppendOutputResponse> {
+        let answer = self.outbox.pop_front()?;
+        if !answer.refusal.is_empty() {
+            self.refusals.tell(&answer.refusal);
+        }
+        Some(answer)
     }
 
     async fn take(&mut self, frame: proto::AppendOutputRequest) {

@@ -22,6 +22,7 @@ pub use router::Grpc;
 pub use worker_service::Workers;
 
 use crate::proto;
+use crate::wire::refusals::Refusals;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use hyper::body::{Body, Incoming};
@@ -35,6 +36,7 @@ use tonic_reflection::pb::{v1, v1alpha};
 pub struct Services {
     router: router::Router,
     health: Health,
+    refusals: Refusals,
 }
 
 impl Default for Services {
@@ -48,13 +50,18 @@ impl Services {
     pub fn new() -> Self {
         let (health, service) = Health::new();
         let router = router::Router::default();
-        Self { router, health }.reflected().with(service)
+        Self { router, health, refusals: Refusals::default() }.reflected().with(service)
     }
 
     /// Adds a service, which is healthy once the server serves. What is added first is found first.
     pub fn service<S: Grpc>(mut self, service: S) -> Self {
         self.health.add(S::NAME);
         self.with(service)
+    }
+
+    /// Tells the reason of every error that leaves.
+    pub fn refusals(self, refusals: Refusals) -> Self {
+        Self { refusals, ..self }
     }
 
     /// Returns the handle by which the owner of the port tells clients whether calls are welcome.
@@ -81,7 +88,7 @@ impl Services {
     {
         let names = self.router.names();
         let calls = panic::CatchPanic(deadline::Deadline(self.router));
-        protocol::Protocol::new(names, amend::Amend(calls), beside)
+        protocol::Protocol::new(names, amend::Amend(calls, self.refusals), beside)
     }
 
     fn with<S: Grpc>(mut self, service: S) -> Self {

@@ -7,6 +7,7 @@ use super::reports::{self, Ending, Renewed};
 use crate::engine::{Engine, Error, LeaseTerms, Leased, Order, Place, Stopping};
 use crate::job::{LeaseToken, State, Violation};
 use crate::proto::{self, work_request, work_response};
+use crate::wire::refusals::Refusals;
 use crate::wire::{lease, reply, report, status};
 use futures_core::Stream;
 use futures_util::StreamExt;
@@ -30,13 +31,16 @@ type Pending<T> = FuturesUnordered<Pin<Box<dyn Future<Output = T> + Send>>>;
 /// What the server sends on one stream.
 pub fn responses(
     engine: Engine,
+    refusals: Refusals,
     mut requests: Streaming<proto::WorkRequest>,
 ) -> impl Stream<Item = Result<proto::WorkResponse, Status>> + Send {
     let begin = async move {
         let introduced = tokio::time::timeout(HELLO_TIME, requests.message()).await;
         let first = introduced.map_err(|_| Status::deadline_exceeded("no hello within 10 s"))??;
         match first.map(|first| first.message) {
-            Some(Some(Message::Hello(hello))) => Session::begin(engine, requests, hello).await.map(Some),
+            Some(Some(Message::Hello(hello))) => {
+                Session::begin(engine, refusals, requests, hello).await.map(Some)
+            }
             Some(_) => Err(invalid("message", "the first message must be hello")),
             None => Ok(None),
         }
@@ -62,6 +66,7 @@ pub fn responses(
 /// One stream, from its hello on.
 struct Session {
     engine: Engine,
+    refusals: Refusals,
     requests: Streaming<proto::WorkRequest>,
     /// The worker has said all that it will.
     heard_all: bool,
@@ -104,6 +109,7 @@ impl Session {
     /// Greets the worker, once it is known what has become of the leases that it holds.
     async fn begin(
         engine: Engine,
+        refusals: Refusals,
         requests: Streaming<proto::WorkRequest>,
         hello: work_request::Hello,
     ) -> Result<Self, Status> {
@@ -112,6 +118,7 @@ impl Session {
         let terms = engine.lease_terms(worker.term);
         let mut session = Self {
             place: engine.enlist(&worker),
+            refusals,
             requests,
             heard_all: false,
             sent: 0,
@@ -256,6 +263,9 @@ impl Session {
     }
 
     fn acknowledge(&mut self, ack: work_response::Ack) {
+        if !ack.refusal.is_empty() {
+            self.refusals.tell(&ack.refusal);
+        }
         self.outbox.push_back(Answer::Ack(ack));
     }
 

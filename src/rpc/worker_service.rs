@@ -6,6 +6,7 @@ use crate::engine::{Engine, Error, Leased, Place, Stopping};
 use crate::job::State;
 use crate::proto;
 use crate::proto::worker_service_server::{WorkerService, WorkerServiceServer};
+use crate::wire::refusals::Refusals;
 use crate::wire::{lease, reply, report, status};
 use prost::Message as _;
 use tonic::codec::CompressionEncoding;
@@ -21,12 +22,14 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Workers {
     engine: Engine,
+    refusals: Refusals,
 }
 
 impl Workers {
     /// The service as it is offered: with compression of what comes, and limits.
-    pub fn service(engine: Engine) -> WorkerServiceServer<Self> {
-        WorkerServiceServer::new(Self { engine })
+    /// What is refused on a stream, without an end of it, is told to `refusals`.
+    pub fn service(engine: Engine, refusals: Refusals) -> WorkerServiceServer<Self> {
+        WorkerServiceServer::new(Self { engine, refusals })
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Zstd)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -114,14 +117,22 @@ impl WorkerService for Workers {
         &self,
         request: Request<Streaming<proto::WorkRequest>>,
     ) -> Result<Response<Self::WorkStream>, Status> {
-        Ok(Response::new(Box::pin(work::responses(self.engine.clone(), request.into_inner()))))
+        Ok(Response::new(Box::pin(work::responses(
+            self.engine.clone(),
+            self.refusals.clone(),
+            request.into_inner(),
+        ))))
     }
 
     async fn emit(
         &self,
         request: Request<Streaming<proto::AppendOutputRequest>>,
     ) -> Result<Response<Self::EmitStream>, Status> {
-        Ok(Response::new(Box::pin(emit::responses(self.engine.clone(), request.into_inner()))))
+        Ok(Response::new(Box::pin(emit::responses(
+            self.engine.clone(),
+            self.refusals.clone(),
+            request.into_inner(),
+        ))))
     }
 }
 

@@ -5,6 +5,7 @@ pub mod filter;
 pub mod json;
 pub mod lease;
 pub mod raw;
+pub mod refusals;
 pub mod reply;
 pub mod report;
 pub mod request;

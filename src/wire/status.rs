@@ -22,6 +22,50 @@ const PATH_BYTES_MAX: usize = 512;
 
 /// The reason of what is wrong with a request.
 pub const INVALID_REQUEST: &str = "INVALID_REQUEST";
+/// The reason of a message that has more bytes than its method takes.
+pub const MESSAGE_TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
+/// The reason of a message that is compressed in a way that nobody here knows.
+pub const ENCODING_UNKNOWN: &str = "ENCODING_UNKNOWN";
+
+/// Every reason that this server gives.
+pub const REASONS: &[&str] = &[
+    INVALID_REQUEST,
+    MESSAGE_TOO_LARGE,
+    ENCODING_UNKNOWN,
+    "JOB_NOT_FOUND",
+    "JOB_ACTIVE",
+    "REQUEST_ID_REUSED",
+    "QUEUE_FULL",
+    "AHEAD_OF_JOB",
+    "UNAVAILABLE",
+    "OUTCOME_UNKNOWN",
+    "DATA_LOSS",
+    "JOB_NOT_READY",
+    "LEASE_LOST",
+    "LEASE_ACCEPTED",
+    "JOB_CANCELLED",
+    "NOTHING_TO_STOP",
+    "OUTPUT_GAP",
+    "LOG_GAP",
+    "OUTPUT_CONFLICT",
+    "OUTPUT_MISSING",
+    "OUTPUT_LIMIT",
+    "CHANNEL_LIMIT",
+    "CANCELLED",
+    "UNKNOWN",
+    "MALFORMED_REQUEST",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "METHOD_UNKNOWN",
+    "INTERNAL",
+    "UNAUTHENTICATED",
+];
 
 /// What a client is told of an error.
 pub fn status(error: &Error) -> Status {
@@ -220,7 +264,20 @@ mod tests {
                 "{error:?}: {}",
                 info.reason
             );
+            assert!(REASONS.contains(&info.reason.as_str()), "{error:?}: {}", info.reason);
             assert!(!status.message().is_empty());
+        }
+    }
+
+    #[test]
+    fn the_list_of_reasons_has_each_once_and_those_of_bare_codes() {
+        let mut once = REASONS.to_vec();
+        once.sort_unstable();
+        once.dedup();
+
+        assert_eq!(once.len(), REASONS.len());
+        for code in (1..17).map(Code::from_i32) {
+            assert!(REASONS.contains(&reason(code)), "{code:?}");
         }
     }
 

@@ -12,6 +12,7 @@ mod cancel_job;
 mod churn;
 mod count_jobs;
 mod delete_job;
+mod figures;
 mod get_status;
 mod list_job_events;
 mod list_jobs;

@@ -29,7 +29,7 @@ impl StalledServer {
         let api = api::Jobs::new(engine.clone());
         let services = rpc::Services::new()
             .service(rpc::Jobs::service(api.clone()))
-            .service(rpc::Workers::service(engine.clone()));
+            .service(rpc::Workers::service(engine.clone(), Default::default()));
         let service = services.beside(http::Http::new(api));
         tokio::spawn(edge::serve(listener, edge::Options::default(), service, std::future::pending()));
         Self { engine, store, address }

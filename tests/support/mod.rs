@@ -66,6 +66,11 @@ impl Server {
         self.running.as_ref().unwrap().address()
     }
 
+    /// What it says at `/metrics`.
+    pub async fn figures(&self) -> String {
+        self.running.as_ref().unwrap().figures().await
+    }
+
     pub async fn stop(&mut self) {
         self.running.take().unwrap().shut_down().await;
     }
