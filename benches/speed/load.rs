@@ -1,6 +1,7 @@
 //! The load, in its own process: so many callers on so many connections, each with one call at a time.
 
 use crate::calls::{self, Call};
+use crate::crowd::{self, Crowd};
 use crate::lives::{self, Lives};
 use crate::process::processor_time;
 use crate::programs::{self, Programs};
@@ -31,6 +32,8 @@ pub enum Load {
     Lives(Lives),
     /// Many watchers of one job.
     Watchers(Watchers),
+    /// A crowd over both protocols.
+    Crowd(Crowd),
     /// Watchers that stop reading.
     Stalled(Stalled),
     /// Workers elsewhere.
@@ -79,6 +82,7 @@ async fn measure(order: Load) -> anyhow::Result<String> {
         Load::Watchers(order) => serde_json::to_string(&watchers::run(order).await?),
         Load::Workers(order) => serde_json::to_string(&workers::run(order).await?),
         Load::Programs(order) => serde_json::to_string(&programs::run(order).await?),
+        Load::Crowd(order) => serde_json::to_string(&crowd::run(order).await?),
         Load::Stalled(order) => serde_json::to_string(&stalled::run(order).await?),
     }?)
 }

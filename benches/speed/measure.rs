@@ -1,6 +1,7 @@
 //! The measurements, one after the other: who runs beside whom, for how long, and what is required.
 
 use crate::calls::Call;
+use crate::crowd::{self, Crowd, Seen};
 use crate::lives::Lives;
 use crate::load::{Calls, Figures, Load};
 use crate::redis::Redis;
@@ -20,6 +21,8 @@ const WATCHERS: usize = 10_000;
 /// Each carries as many streams as the server allows on one.
 const WATCHERS_CONNECTIONS: usize = 10;
 const STALLED: usize = 50;
+/// Of either kind.
+const CROWD: usize = 5_000;
 
 /// Makes all measurements that are wanted, and prints the table.
 pub fn all(options: &Options) -> anyhow::Result<()> {
@@ -61,6 +64,9 @@ pub fn all(options: &Options) -> anyhow::Result<()> {
     }
     if options.wants("http") {
         run.http(&mut report)?;
+    }
+    if options.wants("crowd") {
+        run.crowd(&mut report)?;
     }
     if options.wants("programs") {
         run.programs(&mut report)?;
@@ -240,6 +246,25 @@ impl Run<'_> {
         let time = Duration::from_secs(if self.options.quick { 10 } else { 20 });
         let idle = measured(&|server| Workers::Idle(server.address, server.pid(), 1_000, time))?;
         report.at_most("1,000 idle workers, of a core", middle(&idle, 0), 0.02, Unit::Percent);
+        Ok(())
+    }
+
+    fn crowd(&self, report: &mut Report) -> anyhow::Result<()> {
+        println!("\n{CROWD} watchers of one job over server-sent events beside {CROWD} over gRPC, twice");
+        crowd::allow_open_files()?;
+        let folder = folder()?;
+        let server = Server::handlers(folder.path())?;
+        let order = Crowd { address: server.address, pid: server.pid(), each: CROWD };
+        let [first, second] = roles::load::<[Seen; 2]>(Load::Crowd(order))?;
+        let latest = first.latest.max(second.latest);
+        report.at_most("the end of a job, seen by the last of a crowd", latest, 5.0, Unit::Time);
+        report.at_most(
+            "memory of a second crowd, of the first's",
+            second.bytes / first.bytes,
+            1.1,
+            Unit::Times,
+        );
+        report.beside("memory of the server with it", Unit::Bytes.show(first.bytes));
         Ok(())
     }
 
