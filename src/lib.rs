@@ -11,7 +11,7 @@
 //! 7. whoever watches reads the events after a cursor, in order, for as long as the job is kept.
 //!
 //! Beside them: [`clock`], the only reader of the time; [`proto`], the only door to generated code; [`cli`], the door for
-//! people. Which room may import which is told in ARCHITECTURE.md and held by `tests/architecture.rs`.
+//! people; [`traces`], which tells a collector where the time of a job went. Which room may import which is told in ARCHITECTURE.md and held by `tests/architecture.rs`.
 
 pub mod cli;
 pub mod clock;
@@ -21,5 +21,6 @@ pub mod processor;
 pub mod proto;
 pub mod rpc;
 pub mod store;
+pub mod traces;
 pub mod wire;
 pub mod worker;

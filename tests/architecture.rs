@@ -43,7 +43,12 @@ const ROOMS: &[Room] = &[
     },
     Room { name: "proto", may: &[], never: &["tokio", "rusqlite"] },
     Room { name: "wire", may: &["job", "proto", "engine"], never: &["rusqlite", "tokio", "hyper", "clap"] },
-    Room { name: "rpc", may: &["engine", "job", "wire", "proto"], never: &["rusqlite", "clap"] },
+    Room {
+        name: "traces",
+        may: &["engine", "job", "clock"],
+        never: &["rusqlite", "tonic", "prost", "hyper", "clap"],
+    },
+    Room { name: "rpc", may: &["engine", "job", "wire", "proto", "traces"], never: &["rusqlite", "clap"] },
 ];
 
 /// The engine knows the trait and its words, and no store.

@@ -2,11 +2,12 @@
 
 use super::program::MYSELF;
 use super::settings::{Options, Settings};
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::engine::{self, Engine};
 use crate::job::Terms;
 use crate::processor::exec::Exec;
 use crate::store::{self, SqliteStore};
+use crate::traces::Traces;
 use crate::worker::{LocalSource, Pool, Registry};
 use crate::{processor, rpc};
 use anyhow::Context as _;
@@ -95,6 +96,7 @@ pub struct Running {
     /// No more connections.
     closing: CancellationToken,
     connections: JoinHandle<std::io::Result<()>>,
+    traces: Traces,
 }
 
 /// Starts a server with these handlers: the store first, then what was left in it, then the slots, and when all is there
@@ -108,6 +110,14 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     let store_settings =
         store::Settings { queue_max: settings.queue_max, readers: READERS, keeper: rand::random() };
     let store = tokio::task::spawn_blocking(move || SqliteStore::open(&folder, store_settings)).await??;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let traces = match &settings.traces {
+        Some(settings) => {
+            let traces = Traces::start(settings, Arc::clone(&clock), Arc::new(rand::random));
+            traces.context("otlp_endpoint")?
+        }
+        None => Traces::default(),
+    };
     let engine_settings = engine::Settings {
         lease_duration: settings.lease_duration,
         heartbeat_interval: settings.heartbeat_interval,
@@ -119,9 +129,8 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
             ..Terms::default()
         },
         progress_timeouts: registry.progress_timeouts().collect(),
-        observers: engine::Observers::default(),
+        observers: traces.observer().into_iter().collect(),
     };
-    let clock = Arc::new(SystemClock::new());
     let engine = Engine::start_up(Arc::new(store), clock, engine_settings, Arc::new(rand::random)).await?;
     let pool = Pool::start(LocalSource::new(engine.clone(), POOL_NAME), registry, settings.slots);
     let server = rpc::Server::new(rpc::Options {
@@ -130,13 +139,14 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         drain_timeout: CALLS_DRAIN,
         ..Default::default()
     })
-    .service(rpc::Jobs::service(engine.clone()))
+    .service(rpc::Jobs::service(engine.clone(), traces.clone()))
     .service(rpc::Workers::service(engine.clone()));
     let health = server.health();
     let closing = CancellationToken::new();
     let connections = tokio::spawn(server.serve(listener, closing.clone().cancelled_owned()));
     tracing::info!(%address, data_dir = %settings.data_dir.display(), slots = settings.slots, "serving");
-    Ok(Running { engine, pool, health, address, drain_timeout: settings.drain_timeout, closing, connections })
+    let drain_timeout = settings.drain_timeout;
+    Ok(Running { engine, pool, health, address, drain_timeout, closing, connections, traces })
 }
 
 impl Running {
@@ -150,7 +160,8 @@ impl Running {
         &self.engine
     }
 
-    /// Stops in good order: no new work, an end for what runs, an end for who watches, then the store.
+    /// Stops in good order: no new work, an end for what runs, an end for who watches, then the store, then what is still to be
+    /// told of all that.
     pub async fn shut_down(self) {
         self.health.not_serving().await;
         let grace = GO_AWAY_TIME.min(self.drain_timeout);
@@ -165,6 +176,9 @@ impl Running {
             Err(error) => tracing::error!(%error, "the port was not closed in good order"),
         }
         self.engine.close().await;
+        // The last handle: another server may have the folder while the last spans are on their way.
+        drop(self.engine);
+        self.traces.shut_down().await;
         tracing::info!("stopped");
     }
 }

@@ -8,6 +8,7 @@ use crate::job::limits::GRACE_SECONDS_MAX;
 use crate::job::{DEFAULT_TENANT, JobId, Snapshot};
 use crate::proto;
 use crate::proto::job_service_server::{JobService, JobServiceServer};
+use crate::traces::Traces;
 use crate::wire::trace::trace;
 use crate::wire::{filter, reply, request, status};
 use prost::Message as _;
@@ -38,12 +39,13 @@ const MINIMUM_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 #[derive(Clone, Debug)]
 pub struct Jobs {
     engine: Engine,
+    traces: Traces,
 }
 
 impl Jobs {
     /// The service as it is offered: with compression and limits.
-    pub fn service(engine: Engine) -> JobServiceServer<Self> {
-        JobServiceServer::new(Self { engine })
+    pub fn service(engine: Engine, traces: Traces) -> JobServiceServer<Self> {
+        JobServiceServer::new(Self { engine, traces })
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Zstd)
             .send_compressed(CompressionEncoding::Gzip)
@@ -61,12 +63,14 @@ impl JobService for Jobs {
         &self,
         request: Request<proto::StartJobRequest>,
     ) -> Result<Response<proto::Job>, Status> {
-        let trace = trace(request.metadata());
-        let request = request.into_inner();
+        let mut call = self.traces.begin("StartJob", trace(request.metadata()));
+        let (request, trace) = (request.into_inner(), call.trace());
         let terms = self.engine.terms(&request.kind);
         let large = request::json_bytes(&request) > JSON_INLINE_MAX;
         let spec = aside(large, move || request::spec(request, DEFAULT_TENANT, &terms, trace)).await?;
-        let started = self.engine.start(spec.map_err(status::invalid)?).await.map_err(refused)?;
+        let starting = self.engine.start(spec.map_err(status::invalid)?);
+        let started = call.commit(starting).await.map_err(refused)?;
+        call.has_started(&started.snapshot, started.repeated);
         Ok(ticket(&started))
     }
 
@@ -74,8 +78,8 @@ impl JobService for Jobs {
         &self,
         request: Request<proto::BatchStartJobsRequest>,
     ) -> Result<Response<proto::BatchStartJobsResponse>, Status> {
-        let trace = trace(request.metadata());
-        let requests = request.into_inner().requests;
+        let mut call = self.traces.begin("BatchStartJobs", trace(request.metadata()));
+        let (requests, trace) = (request.into_inner().requests, call.trace());
         let large = requests.iter().map(request::json_bytes).sum::<usize>() > JSON_INLINE_MAX;
         let engine = self.engine.clone();
         let batch =
@@ -83,8 +87,12 @@ impl JobService for Jobs {
         let specs = aside(large, batch).await?;
         let started = match specs.map_err(status::invalid)? {
             none if none.is_empty() => Vec::new(),
-            specs => self.engine.start_all(specs).await.map_err(|error| status::status_in_batch(&error))?,
+            specs => {
+                let starting = call.commit(self.engine.start_all(specs)).await;
+                starting.map_err(|error| status::status_in_batch(&error))?
+            }
         };
+        call.has_started_all(started.len());
         let jobs = started.iter().map(|started| reply::job(&started.snapshot)).collect();
         Ok(answer(proto::BatchStartJobsResponse { jobs }))
     }
@@ -207,11 +215,13 @@ impl JobService for Jobs {
         &self,
         request: Request<proto::RetryJobRequest>,
     ) -> Result<Response<proto::Job>, Status> {
-        let trace = trace(request.metadata());
+        let mut call = self.traces.begin("RetryJob", trace(request.metadata()));
         let request = request.into_inner();
         let id = job_id(&request.job_id)?;
         let key = request::retry_key(request).map_err(status::invalid)?;
-        let started = self.engine.retry(DEFAULT_TENANT, id, key, trace).await.map_err(refused)?;
+        let retrying = self.engine.retry(DEFAULT_TENANT, id, key, call.trace());
+        let started = call.commit(retrying).await.map_err(refused)?;
+        call.has_started(&started.snapshot, started.repeated);
         Ok(ticket(&started))
     }
 

@@ -7,6 +7,7 @@ use longhaul::engine::{Engine, Settings};
 use longhaul::job::Keeper;
 use longhaul::rpc;
 use longhaul::store::MemoryStore;
+use longhaul::traces::Traces;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -27,7 +28,7 @@ impl StalledServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = rpc::Server::new(rpc::Options::default())
-            .service(rpc::Jobs::service(engine.clone()))
+            .service(rpc::Jobs::service(engine.clone(), Traces::default()))
             .service(rpc::Workers::service(engine.clone()));
         tokio::spawn(server.serve(listener, std::future::pending()));
         Self { engine, store, address }
