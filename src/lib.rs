@@ -11,7 +11,8 @@
 //! 7. whoever watches reads the events after a cursor, in order, for as long as the job is kept.
 //!
 //! Beside them: [`clock`], the only reader of the time; [`proto`], the only door to generated code; [`metrics`], what all of
-//! it comes to in figures; [`cli`], the door for people. Which room may import which is told in ARCHITECTURE.md and held by `tests/architecture.rs`.
+//! it comes to in figures, and [`traces`], which tells a collector where the time of a job went; [`cli`], the door for people.
+//! Which room may import which is told in ARCHITECTURE.md and held by `tests/architecture.rs`.
 
 pub mod api;
 pub mod cli;
@@ -25,5 +26,6 @@ pub mod processor;
 pub mod proto;
 pub mod rpc;
 pub mod store;
+pub mod traces;
 pub mod wire;
 pub mod worker;

@@ -52,10 +52,23 @@ const ROOMS: &[Room] = &[
     },
     Room { name: "proto", may: &[], never: &["tokio", "rusqlite"] },
     Room { name: "wire", may: &["job", "proto", "engine"], never: &["rusqlite", "tokio", "hyper", "clap"] },
+    Room {
+        name: "traces",
+        may: &["engine", "job", "clock"],
+        never: &["rusqlite", "tonic", "prost", "hyper", "clap"],
+    },
     Room { name: "edge", may: &[], never: &["rusqlite", "clap", "prost"] },
-    Room { name: "api", may: &["engine", "job", "wire", "proto"], never: &["rusqlite", "clap", "hyper"] },
+    Room {
+        name: "api",
+        may: &["engine", "job", "wire", "proto", "metrics", "traces"],
+        never: &["rusqlite", "clap", "hyper"],
+    },
     Room { name: "rpc", may: &["api", "engine", "job", "wire", "proto"], never: &["rusqlite", "clap"] },
-    Room { name: "http", may: &["api", "engine", "job", "wire", "proto"], never: &["rusqlite", "clap"] },
+    Room {
+        name: "http",
+        may: &["api", "engine", "job", "metrics", "wire", "proto"],
+        never: &["rusqlite", "clap"],
+    },
 ];
 
 /// The engine knows the trait and its words, and no store.

@@ -136,7 +136,7 @@ impl Served {
                 health.end().await;
             }
         };
-        let task = tokio::spawn(edge::serve(listener, options, services.beside(nothing()), closed));
+        let task = tokio::spawn(edge::serve(listener, options, services.beside(nothing()), |_| {}, closed));
         Self { address, shutdown, task }
     }
 

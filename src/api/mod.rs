@@ -11,10 +11,12 @@ use crate::engine::{
 };
 use crate::job::limits::GRACE_SECONDS_MAX;
 use crate::job::{DEFAULT_TENANT, JobId, Snapshot, Trace};
+use crate::metrics::Metrics;
 use crate::proto;
+use crate::traces::Traces;
 use crate::wire::{filter, request, status};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tonic::Status;
 
 /// The largest message that is taken: four inputs of the largest size.
@@ -37,6 +39,8 @@ const MINIMUM_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 #[derive(Clone, Debug)]
 pub struct Jobs {
     engine: Engine,
+    metrics: Option<Arc<Metrics>>,
+    traces: Traces,
 }
 
 /// How many jobs of each kind are in each state.
@@ -51,7 +55,17 @@ pub struct Counts {
 impl Jobs {
     /// Over this engine.
     pub fn new(engine: Engine) -> Self {
-        Self { engine }
+        Self { engine, metrics: None, traces: Traces::default() }
+    }
+
+    /// With figures of how long a start takes.
+    pub fn measured(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics: Some(metrics), ..self }
+    }
+
+    /// With traces of the calls that start jobs.
+    pub fn traced(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 
     /// Accepts a job.
@@ -60,10 +74,18 @@ impl Jobs {
         request: proto::StartJobRequest,
         trace: Option<Trace>,
     ) -> Result<Started, Status> {
-        let terms = self.engine.terms(&request.kind);
+        let began = Instant::now();
+        let mut call = self.traces.begin("StartJob", trace);
+        let (terms, trace) = (self.engine.terms(&request.kind), call.trace());
         let large = request::json_bytes(&request) > JSON_INLINE_MAX;
         let spec = aside(large, move || request::spec(request, DEFAULT_TENANT, &terms, trace)).await?;
-        self.engine.start(spec.map_err(status::invalid)?).await.map_err(refused)
+        let starting = self.engine.start(spec.map_err(status::invalid)?);
+        let started = call.commit(starting).await.map_err(refused)?;
+        call.has_started(&started.snapshot, started.repeated);
+        if let Some(metrics) = &self.metrics {
+            metrics.started(began.elapsed());
+        }
+        Ok(started)
     }
 
     /// Accepts jobs, all or none.
@@ -72,16 +94,22 @@ impl Jobs {
         request: proto::BatchStartJobsRequest,
         trace: Option<Trace>,
     ) -> Result<Vec<Started>, Status> {
-        let requests = request.requests;
+        let mut call = self.traces.begin("BatchStartJobs", trace);
+        let (requests, trace) = (request.requests, call.trace());
         let large = requests.iter().map(request::json_bytes).sum::<usize>() > JSON_INLINE_MAX;
         let engine = self.engine.clone();
         let batch =
             move || request::batch(requests, DEFAULT_TENANT, |kind| engine.terms(kind), trace.as_ref());
         let specs = aside(large, batch).await?;
-        match specs.map_err(status::invalid)? {
-            none if none.is_empty() => Ok(Vec::new()),
-            specs => self.engine.start_all(specs).await.map_err(|error| status::status_in_batch(&error)),
-        }
+        let started = match specs.map_err(status::invalid)? {
+            none if none.is_empty() => Vec::new(),
+            specs => {
+                let starting = call.commit(self.engine.start_all(specs)).await;
+                starting.map_err(|error| status::status_in_batch(&error))?
+            }
+        };
+        call.has_started_all(started.len());
+        Ok(started)
     }
 
     /// A job as it is now.
@@ -179,7 +207,11 @@ impl Jobs {
     ) -> Result<Started, Status> {
         let id = job_id(&request.job_id)?;
         let key = request::retry_key(request).map_err(status::invalid)?;
-        self.engine.retry(DEFAULT_TENANT, id, key, trace).await.map_err(refused)
+        let mut call = self.traces.begin("RetryJob", trace);
+        let retrying = self.engine.retry(DEFAULT_TENANT, id, key, call.trace());
+        let started = call.commit(retrying).await.map_err(refused)?;
+        call.has_started(&started.snapshot, started.repeated);
+        Ok(started)
     }
 
     /// Forgets a job that has ended.

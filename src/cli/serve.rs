@@ -2,12 +2,13 @@
 
 use super::program::MYSELF;
 use super::settings::{Options, Settings};
-use crate::clock::{Clock as _, SystemClock};
+use crate::clock::{Clock, SystemClock};
 use crate::engine::{self, Engine, Observe};
 use crate::job::Terms;
 use crate::metrics::Metrics;
 use crate::processor::exec::Exec;
 use crate::store::{self, SqliteStore};
+use crate::traces::Traces;
 use crate::wire::refusals::Refusals;
 use crate::wire::status::REASONS;
 use crate::worker::{LocalSource, Pool, Registry};
@@ -99,6 +100,7 @@ pub struct Running {
     /// No more connections.
     closing: CancellationToken,
     connections: JoinHandle<std::io::Result<()>>,
+    traces: Traces,
 }
 
 /// Starts a server with these handlers: the store first, then what was left in it, then the slots, and when all is there
@@ -108,7 +110,7 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         .await
         .with_context(|| format!("cannot listen on {}", settings.listen))?;
     let address = listener.local_addr()?;
-    let clock = Arc::new(SystemClock::new());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::new(Metrics::new(clock.now(), &registry.kinds(), settings.slots, REASONS));
     let folder = settings.data_dir.clone();
     let store_settings =
@@ -117,6 +119,13 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     let store = {
         let metrics = Arc::clone(&metrics);
         store.timed(move |time| metrics.flushed(time))
+    };
+    let traces = match &settings.traces {
+        Some(settings) => {
+            let traces = Traces::start(settings, Arc::clone(&clock), Arc::new(rand::random));
+            traces.context("otlp_endpoint")?
+        }
+        None => Traces::default(),
     };
     let engine_settings = engine::Settings {
         lease_duration: settings.lease_duration,
@@ -129,7 +138,7 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
             ..Terms::default()
         },
         progress_timeouts: registry.progress_timeouts().collect(),
-        observers: [Arc::clone(&metrics) as Arc<dyn Observe>].into_iter().collect(),
+        observers: traces.observer().into_iter().chain([Arc::clone(&metrics) as Arc<dyn Observe>]).collect(),
     };
     let engine = Engine::start_up(Arc::new(store), clock, engine_settings, Arc::new(rand::random)).await?;
     let pool = Pool::start(LocalSource::new(engine.clone(), POOL_NAME), registry, settings.slots);
@@ -137,7 +146,8 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         let metrics = Arc::clone(&metrics);
         Refusals::to(move |reason| metrics.refused(reason))
     };
-    let api = api::Jobs::new(engine.clone());
+    let api = api::Jobs::new(engine.clone()).measured(Arc::clone(&metrics)).traced(traces.clone());
+    let http = http::Http::new(api.clone(), engine.clone(), Arc::clone(&metrics), refusals.clone());
     let services = rpc::Services::new()
         .service(rpc::Jobs::service(api.clone()))
         .service(rpc::Workers::service(engine.clone(), refusals.clone()))
@@ -158,8 +168,11 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
             health.end().await;
         }
     };
-    let connections =
-        tokio::spawn(edge::serve(listener, options, services.beside(http::Http::new(api)), closed));
+    let open = metrics.connections();
+    let told = move |connections| {
+        open.set(connections as i64);
+    };
+    let connections = tokio::spawn(edge::serve(listener, options, services.beside(http), told, closed));
     tracing::info!(%address, data_dir = %settings.data_dir.display(), slots = settings.slots, "serving");
     Ok(Running {
         engine,
@@ -170,6 +183,7 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         drain_timeout: settings.drain_timeout,
         closing,
         connections,
+        traces,
     })
 }
 
@@ -189,7 +203,8 @@ impl Running {
         self.metrics.text(&self.engine).await
     }
 
-    /// Stops in good order: no new work, an end for what runs, an end for who watches, then the store.
+    /// Stops in good order: no new work, an end for what runs, an end for who watches, then the store, then what is still to be
+    /// told of all that.
     pub async fn shut_down(self) {
         self.health.not_serving().await;
         let grace = GO_AWAY_TIME.min(self.drain_timeout);
@@ -204,6 +219,9 @@ impl Running {
             Err(error) => tracing::error!(%error, "the port was not closed in good order"),
         }
         self.engine.close().await;
+        // The last handle: another server may have the folder while the last spans are on their way.
+        drop(self.engine);
+        self.traces.shut_down().await;
         tracing::info!("stopped");
     }
 }

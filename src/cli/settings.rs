@@ -6,6 +6,7 @@ use super::times::Time;
 use crate::job::check_kind;
 use crate::job::limits::INPUT_BYTES_MAX;
 use crate::processor::exec::Program;
+use crate::traces;
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
@@ -71,6 +72,12 @@ pub struct Options {
     /// Names under which clients may call this server, beside localhost
     #[arg(long, env = "LONGHAUL_ALLOWED_HOSTS", value_name = "NAME,…", value_delimiter = ',')]
     pub allowed_hosts: Option<Vec<String>>,
+    /// Where traces are sent, by OTLP over gRPC; no traces without it [default: $OTEL_EXPORTER_OTLP_ENDPOINT]
+    #[arg(long, env = "LONGHAUL_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// How many calls a second are traced at most, with all that becomes of their jobs [default: 100]
+    #[arg(long, env = "LONGHAUL_TRACES_PER_SECOND", value_name = "NUMBER")]
+    pub traces_per_second: Option<u32>,
     /// Allow an address that others can reach, without encryption and without any check of who calls
     #[arg(long, env = "LONGHAUL_INSECURE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub insecure: Option<bool>,
@@ -127,6 +134,8 @@ pub struct Settings {
     pub connections_max: usize,
     /// Names under which clients may call this server, beside localhost.
     pub allowed_hosts: Vec<String>,
+    /// How jobs are traced; none, where they are not.
+    pub traces: Option<traces::Settings>,
     /// How logs are written.
     pub log_format: LogFormat,
     /// What is logged.
@@ -161,6 +170,8 @@ impl Options {
             input_bytes_max: self.input_bytes_max.or(other.input_bytes_max),
             connections_max: self.connections_max.or(other.connections_max),
             allowed_hosts: self.allowed_hosts.or(other.allowed_hosts),
+            otlp_endpoint: self.otlp_endpoint.or(other.otlp_endpoint),
+            traces_per_second: self.traces_per_second.or(other.traces_per_second),
             insecure: self.insecure.or(other.insecure),
             log_format: self.log_format.or(other.log_format),
             log: self.log.or(other.log),
@@ -190,6 +201,7 @@ impl Options {
             input_bytes_max: self.input_bytes_max.unwrap_or(INPUT_BYTES_MAX),
             connections_max: self.connections_max.unwrap_or(20_000),
             allowed_hosts: self.allowed_hosts.unwrap_or_default(),
+            traces: traces(self.otlp_endpoint, self.traces_per_second)?,
             log_format: self.log_format.unwrap_or_default(),
             log: self.log.unwrap_or_else(|| "info".to_owned()),
             programs: programs(self.exec)?,
@@ -231,6 +243,18 @@ impl Settings {
         ensure!(self.connections_max > 0, "connections_max is 0; it must be at least 1");
         Ok(())
     }
+}
+
+/// How jobs are traced. Where our own setting says nothing, the usual variables do.
+fn traces(endpoint: Option<String>, per_second: Option<u32>) -> anyhow::Result<Option<traces::Settings>> {
+    let traces_per_second = per_second.unwrap_or(100);
+    ensure!(traces_per_second > 0, "traces_per_second is 0; it must be at least 1");
+    let usual = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+    let usual = usual.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?)));
+    let mut given = endpoint.map(|endpoint| ("otlp_endpoint", endpoint)).into_iter().chain(usual);
+    let Some((name, endpoint)) = given.find(|(_, endpoint)| !endpoint.is_empty()) else { return Ok(None) };
+    traces::check_endpoint(&endpoint).context(name)?;
+    Ok(Some(traces::Settings { endpoint, traces_per_second }))
 }
 
 fn programs(options: BTreeMap<String, ProgramOptions>) -> anyhow::Result<BTreeMap<String, Program>> {
@@ -298,10 +322,24 @@ mod tests {
     }
 
     #[test]
+    fn jobs_are_traced_where_there_is_a_collector() {
+        let given =
+            file("otlp_endpoint = \"http://collector:4317\"\ntraces_per_second = 7").settle().unwrap();
+
+        let endpoint = "http://collector:4317".to_owned();
+        assert_eq!(given.traces, Some(traces::Settings { endpoint, traces_per_second: 7 }));
+    }
+
+    #[test]
     fn a_bad_value_is_refused_with_its_limit() {
-        for text in
-            ["slots = 100000", "worker_threads = 0", "lease_duration = \"1ms\"", "connections_max = 0"]
-        {
+        for text in [
+            "slots = 100000",
+            "worker_threads = 0",
+            "lease_duration = \"1ms\"",
+            "connections_max = 0",
+            "traces_per_second = 0",
+            "otlp_endpoint = \"https://collector:4317\"",
+        ] {
             let name = text.split(' ').next().unwrap();
             let error = file(text).settle().unwrap_err().to_string();
 

@@ -112,6 +112,7 @@ pub(super) async fn run<S, B>(
     listener: TcpListener,
     service: S,
     options: &Options,
+    told: impl Fn(usize),
     shutdown: impl Future<Output = ()>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Sync + 'static,
@@ -130,6 +131,7 @@ pub(super) async fn run<S, B>(
             () = &mut shutdown => break,
             Some(ended) = connections.join_next() => {
                 log_panic(ended);
+                told(connections.len());
                 continue;
             }
             accepted = accepting.next() => accepted,
@@ -150,6 +152,7 @@ pub(super) async fn run<S, B>(
                 tracing::debug!(error, "a connection broke");
             }
         });
+        told(connections.len());
     }
 
     // Closes the port: a new client is refused at once and goes elsewhere.

@@ -20,7 +20,8 @@ use std::io;
 use tokio::net::TcpListener;
 use tonic::codegen::StdError;
 
-/// Serves until `shutdown` is ready, and then until all requests have ended or the drain time is over.
+/// Serves until `shutdown` is ready, and then until all requests have ended or the drain time is over. How many connections
+/// there are is `told` as often as it changes.
 ///
 /// # Errors
 ///
@@ -29,6 +30,7 @@ pub async fn serve<S, B>(
     listener: TcpListener,
     options: Options,
     service: S,
+    told: impl Fn(usize),
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()>
 where
@@ -38,6 +40,6 @@ where
     B::Error: Into<StdError>,
 {
     let hosts = hosts::Hosts::new(listener.local_addr()?.ip(), &options.allowed_hosts);
-    listen::run(listener, guard::Guard::new(hosts, service), &options, shutdown).await;
+    listen::run(listener, guard::Guard::new(hosts, service), &options, told, shutdown).await;
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! Who is told what has become durable, for figures and traces. Nothing that the engine does depends on them.
 
-use crate::job::{Event, Job, Snapshot};
+use crate::job::{Event, Job, LeaseToken, Snapshot};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Is told what happens to jobs, after it is durable and before anybody is answered.
 ///
-/// Every call is made on the thread that commits, so it must be short, and must never wait.
+/// Unless it says otherwise, a call is made on the thread that commits, so it must be short, and must never wait.
 pub trait Observe: Send + Sync + 'static {
     /// A batch is durable.
     fn committed(&self, _batch: Batch) {}
@@ -21,6 +21,13 @@ pub trait Observe: Send + Sync + 'static {
     /// A worker has leased a job, provisionally unless it is in this process. What is put in place of the snapshot's trace is
     /// what the worker gets.
     fn leased(&self, _snapshot: &mut Snapshot) {}
+
+    /// A worker had leased a job before this process knew of it: an earlier one gave the lease, or nobody was told of the commit
+    /// that did. This call is made by another task.
+    fn adopted(&self, _snapshot: &Snapshot) {}
+
+    /// A lease has ended by a commit that nobody was told of. This call is made by another task.
+    fn lost(&self, _token: &LeaseToken) {}
 
     /// A job is as it now is through a step of these events, which may be none.
     fn moved(&self, _job: &Job, _events: &[Event]) {}
@@ -40,6 +47,11 @@ pub struct Batch {
 pub struct Observers(Arc<[Arc<dyn Observe>]>);
 
 impl Observers {
+    /// Whether there is nobody.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Tells each of them.
     pub(super) fn tell(&self, tell: impl FnMut(&dyn Observe)) {
         self.0.iter().map(AsRef::as_ref).for_each(tell);

@@ -3,7 +3,7 @@
 use super::commit::received;
 use super::leases::Overdue;
 use super::{Engine, Error, Shared, claims};
-use crate::job::{Command, Job, JobId, Keeper, LeaseEnd, Live, Refusal, Timestamp};
+use crate::job::{Command, Job, JobId, Keeper, LeaseEnd, LeaseToken, Live, Refusal, Snapshot, Timestamp};
 use crate::store::{Operation, Parts, Store};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -144,7 +144,7 @@ pub async fn keep_leases(shared: Arc<Shared>) {
                 Ok(_) => tracing::info!(job = %token.job, ?cause, "a lease ended"),
                 Err(error @ (Error::NotFound | Error::Refused(Refusal::LeaseLost))) => {
                     tracing::debug!(job = %token.job, %error, "a lease was over already");
-                    shared.leases.lose(&token);
+                    lose(&shared, &token);
                 }
                 Err(error @ Error::Refused(_)) => {
                     tracing::debug!(job = %token.job, %error, "a lease goes on after all");
@@ -224,21 +224,29 @@ pub async fn adopt(shared: &Arc<Shared>) -> Result<(), Error> {
         // A claim that is durable may be about to be published: after the next commit it has been.
         shared.committer().barrier().await?;
         let now = shared.clock.now();
-        let (mut ended, mut held) = (Vec::new(), Vec::new());
+        let (mut gone, mut held) = (Vec::new(), Vec::new());
         for job in page {
             let (Some(token), Some(lease)) = (job.lease_token(), &job.lease) else { continue };
             known.remove(&token);
-            if shared.leases.has(&token) {
-                shared.leases.follow(&job, now);
-                continue;
-            }
-            if lease.in_process {
-                let command = end_lease(shared, token.epoch, LeaseEnd::Restarted, Live::default());
-                ended.push(shared.committer().apply(job.id, command));
-            } else {
-                held.push(job);
+            match lease.in_process {
+                _ if shared.leases.has(&token) => shared.leases.follow(&job, now),
+                true => gone.push(job),
+                false => held.push(job),
             }
         }
+        if !gone.is_empty()
+            && !shared.settings.observers.is_empty()
+            && let Err(error) = tell_adopted(shared, &gone).await
+        {
+            tracing::warn!(%error, "nobody is told of attempts that have ended");
+        }
+        let ended: Vec<_> = gone
+            .iter()
+            .map(|job| {
+                let command = end_lease(shared, job.epoch, LeaseEnd::Restarted, Live::default());
+                shared.committer().apply(job.id, command)
+            })
+            .collect();
         for answer in ended {
             match answer.await {
                 Err(error) if error.is_transient() => return Err(error),
@@ -246,22 +254,38 @@ pub async fn adopt(shared: &Arc<Shared>) -> Result<(), Error> {
                 Ok(_) | Err(_) => {}
             }
         }
-        let (store, ids) = (Arc::clone(&shared.store), held.iter().map(|job| job.id).collect::<Vec<_>>());
-        let found = shared
-            .errands
-            .spawn_blocking(move || store.get(&ids, Parts::BASIC))
-            .await
-            .map_err(|error| Error::Unavailable(error.to_string()))??;
+        let found = tell_adopted(shared, &held).await?;
         for (job, found) in held.into_iter().zip(found) {
             // Progress goes on from where it was kept last.
             let live = found.map(|snapshot| snapshot.live).unwrap_or_default();
             shared.leases.insert(&job, live, now);
         }
     }
-    for token in known {
-        shared.leases.lose(&token);
-    }
+    known.iter().for_each(|token| lose(shared, token));
     Ok(())
+}
+
+fn lose(shared: &Shared, token: &LeaseToken) {
+    shared.leases.lose(token);
+    shared.settings.observers.tell(|observer| observer.lost(token));
+}
+
+/// Reads jobs, and tells the observers that they are held.
+async fn tell_adopted(shared: &Arc<Shared>, jobs: &[Job]) -> Result<Vec<Option<Snapshot>>, Error> {
+    let (store, ids) = (Arc::clone(&shared.store), jobs.iter().map(|job| job.id).collect::<Vec<_>>());
+    let found = shared
+        .errands
+        .spawn_blocking(move || store.get(&ids, Parts::BASIC))
+        .await
+        .map_err(|error| Error::Unavailable(error.to_string()))??;
+    for (snapshot, job) in found.iter().zip(jobs) {
+        if let Some(snapshot) = snapshot
+            && snapshot.job.lease_token() == job.lease_token()
+        {
+            shared.settings.observers.tell(|observer| observer.adopted(snapshot));
+        }
+    }
+    Ok(found)
 }
 
 fn end_lease(shared: &Shared, epoch: u32, cause: LeaseEnd, live: Live) -> Command {

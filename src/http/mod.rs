@@ -13,6 +13,9 @@ mod routes;
 mod server;
 
 use crate::api;
+use crate::engine::Engine;
+use crate::metrics::Metrics;
+use crate::wire::refusals::Refusals;
 use body::{Answer, Body};
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
@@ -22,20 +25,25 @@ use problem::Problem;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 
 /// The service of everything that is not gRPC.
 #[derive(Clone, Debug)]
 pub struct Http {
     api: api::Jobs,
+    engine: Engine,
+    metrics: Arc<Metrics>,
+    refusals: Refusals,
 }
 
 impl Http {
-    /// Over these calls.
-    pub fn new(api: api::Jobs) -> Self {
-        Self { api }
+    /// Over these calls, with the figures of their engine. Each refusal is told.
+    pub fn new(api: api::Jobs, engine: Engine, metrics: Arc<Metrics>, refusals: Refusals) -> Self {
+        Self { api, engine, metrics, refusals }
     }
 
     async fn answer(self, request: Request<Incoming>) -> Answer {
+        let refusals = self.refusals.clone();
         let answered = AssertUnwindSafe(self.find(request)).catch_unwind().await;
         let answered = answered.unwrap_or_else(|_| {
             // The panic's own text may quote an input, and inputs are never logged.
@@ -43,14 +51,17 @@ impl Http {
             let detail = "the server failed at this request; the fault is its own";
             Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", detail))
         });
-        answered.unwrap_or_else(Problem::into_answer)
+        answered.unwrap_or_else(|problem| {
+            refusals.tell(problem.reason());
+            problem.into_answer()
+        })
     }
 
     async fn find(self, request: Request<Incoming>) -> Result<Answer, Problem> {
         let (parts, body) = request.into_parts();
         let (method, path) = (&parts.method, parts.uri.path());
         if let Some(own) = server::find(method, path) {
-            return server::answer(&self.api, own?).await;
+            return server::answer(&self, own?).await;
         }
         let (call, ticket) = routes::find(method, path)?;
         jobs::answer(&self.api, call, ticket, &parts, body).await

@@ -1,9 +1,10 @@
 //! What is to be known of the server itself: whether it is there, whether it takes work, and how to talk to it.
 
+use super::Http;
 use super::body::{Answer, full};
 use super::openapi::DOCUMENT;
 use super::problem::Problem;
-use crate::api;
+use crate::metrics::CONTENT_TYPE as METRICS;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Response};
 
@@ -19,6 +20,8 @@ pub enum Own {
     Ready,
     /// `/openapi.json`: the JSON API as a document.
     Document,
+    /// `/metrics`: what it does, in figures.
+    Metrics,
 }
 
 /// The one that a path names.
@@ -27,6 +30,7 @@ pub fn find(method: &Method, path: &str) -> Option<Result<Own, Problem>> {
         "/healthz" => Own::Alive,
         "/readyz" => Own::Ready,
         "/openapi.json" => Own::Document,
+        "/metrics" => Own::Metrics,
         _ => return None,
     };
     let asked = matches!(*method, Method::GET | Method::HEAD);
@@ -34,14 +38,15 @@ pub fn find(method: &Method, path: &str) -> Option<Result<Own, Problem>> {
 }
 
 /// Answers one of them.
-pub async fn answer(api: &api::Jobs, own: Own) -> Result<Answer, Problem> {
+pub async fn answer(http: &Http, own: Own) -> Result<Answer, Problem> {
     let (body, content_type) = match own {
         Own::Alive => (full("alive\n"), "text/plain; charset=utf-8"),
         Own::Ready => {
-            api.ready().await?;
+            http.api.ready().await?;
             (full("ready\n"), "text/plain; charset=utf-8")
         }
         Own::Document => (full(DOCUMENT.clone()), "application/json"),
+        Own::Metrics => (full(http.metrics.text(&http.engine).await), METRICS),
     };
     let mut answer = Response::new(body);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

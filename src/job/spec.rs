@@ -56,7 +56,7 @@ pub struct RequestKey {
     pub fingerprint: [u8; 32],
 }
 
-/// The trace that a job belongs to, as its client sent it (W3C Trace Context); handed on, never looked into.
+/// The trace that a job belongs to, and its place in it (W3C Trace Context); handed on, and looked into by `traces` alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trace {
     /// The header `traceparent`.

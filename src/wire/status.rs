@@ -65,6 +65,9 @@ pub const REASONS: &[&str] = &[
     "METHOD_UNKNOWN",
     "INTERNAL",
     "UNAUTHENTICATED",
+    "PATH_UNKNOWN",
+    "CONTENT_TYPE_UNKNOWN",
+    "BODY_TIMEOUT",
 ];
 
 /// What a client is told of an error.

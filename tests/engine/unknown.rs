@@ -2,8 +2,60 @@
 
 use crate::bench::*;
 use crate::hostile::*;
-use longhaul::engine::Order;
+use longhaul::engine::{Observe, Order, Settings};
 use longhaul::job::*;
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// What an observer was told that others could not be.
+#[derive(Default)]
+struct Observer {
+    adopted: Mutex<Vec<(JobId, Option<Trace>)>>,
+    lost: Mutex<Vec<LeaseToken>>,
+}
+
+impl Observe for Observer {
+    fn adopted(&self, snapshot: &Snapshot) {
+        self.adopted.lock().push((snapshot.job.id, snapshot.trace.clone()));
+    }
+
+    fn lost(&self, token: &LeaseToken) {
+        self.lost.lock().push(*token);
+    }
+}
+
+async fn observed() -> (Bench, Arc<Observer>) {
+    let observer = Arc::new(Observer::default());
+    let observers = [Arc::clone(&observer) as Arc<dyn Observe>].into_iter().collect();
+    (Bench::with(Kept::Memory, Settings { observers, ..Settings::default() }).await, observer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_is_told_of_a_lease_whose_end_nobody_heard_of() {
+    let (bench, observer) = observed().await;
+    let token = bench.run().await.token;
+
+    bench.store.fail(applies, Fault::Unknown);
+    assert!(within(bench.engine.complete(&token, "{}".into(), Metrics::new(), None)).await.is_err());
+    bench.settle().await;
+
+    assert_eq!(bench.state(token.job).await, State::Succeeded);
+    assert_eq!(*observer.lost.lock(), [token]);
+}
+
+#[rstest::rstest]
+#[tokio::test(start_paused = true)]
+async fn an_observer_is_told_of_a_lease_that_nobody_heard_of(#[values(true, false)] in_process: bool) {
+    let (mut bench, observer) = observed().await;
+    let trace = Some(Trace { parent: "00-1-2-01".into(), state: String::new() });
+    let job = bench.start_spec(Spec { trace: trace.clone(), ..spec("work") }).await;
+
+    bench.lease_for(&if in_process { pool() } else { remote() }).await;
+    assert_eq!(*observer.adopted.lock(), []);
+    bench.restart().await;
+
+    assert_eq!(*observer.adopted.lock(), [(job, trace)]);
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_start_that_nobody_heard_of_is_still_due() {

@@ -5,7 +5,9 @@ use crate::support::within;
 use longhaul::clock::SystemClock;
 use longhaul::engine::{Engine, Settings};
 use longhaul::job::Keeper;
+use longhaul::metrics::Metrics;
 use longhaul::store::MemoryStore;
+use longhaul::wire::refusals::Refusals;
 use longhaul::{api, edge, http, rpc};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,11 +29,18 @@ impl StalledServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let api = api::Jobs::new(engine.clone());
+        let metrics = Arc::new(Metrics::new(engine.now(), &[], 0, &[]));
         let services = rpc::Services::new()
             .service(rpc::Jobs::service(api.clone()))
             .service(rpc::Workers::service(engine.clone(), Default::default()));
-        let service = services.beside(http::Http::new(api));
-        tokio::spawn(edge::serve(listener, edge::Options::default(), service, std::future::pending()));
+        let service = services.beside(http::Http::new(api, engine.clone(), metrics, Refusals::default()));
+        tokio::spawn(edge::serve(
+            listener,
+            edge::Options::default(),
+            service,
+            |_| {},
+            std::future::pending(),
+        ));
         Self { engine, store, address }
     }
 

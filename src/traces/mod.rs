@@ -1,0 +1,156 @@
+//! Traces: the spans of a job from the call that starts it to the end of each attempt, exported by OTLP.
+//!
+//! A job outlives every stack frame and the process, so no span lives on a stack: what belongs to a job is told by its stored
+//! [`Trace`], and a span is made when its end is known. What is not recorded is passed on as it came.
+
+mod attempts;
+mod bucket;
+mod call;
+mod context;
+mod exports;
+mod span;
+
+pub use call::Call;
+pub use exports::{BadEndpoint, check_endpoint};
+
+use crate::clock::Clock;
+use crate::engine::{Chance, Observe};
+use crate::job::{Event, Job, LeaseToken, Snapshot, Trace};
+use attempts::Attempts;
+use bucket::Bucket;
+use context::Context;
+use exports::Exports;
+use opentelemetry::trace::SpanKind;
+use opentelemetry_sdk::trace::SpanExporter;
+use parking_lot::Mutex;
+use span::Span;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the last spans may take on their way out when the server stops: a collector that is there needs far less.
+const FLUSH_TIME: Duration = Duration::from_secs(3);
+
+/// What is set for traces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where spans are sent, as an `http://` URL of a collector that speaks OTLP over gRPC.
+    pub endpoint: String,
+    /// How many calls a second begin a recorded trace, or a recorded part of their client's.
+    pub traces_per_second: u32,
+}
+
+/// The handle for all who have something to record; a copy costs a reference count. Off, it does nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Traces(Option<Arc<Shared>>);
+
+/// What the handles share.
+struct Shared {
+    clock: Arc<dyn Clock>,
+    chance: Chance,
+    bucket: Mutex<Bucket>,
+    attempts: Mutex<Attempts>,
+    exports: Exports,
+}
+
+impl Traces {
+    /// Records, and exports to a collector. Must be called in a tokio runtime, which the connection lives in.
+    pub fn start(settings: &Settings, clock: Arc<dyn Clock>, chance: Chance) -> Result<Self, BadEndpoint> {
+        let exporter = exports::otlp(&settings.endpoint)?;
+        Ok(Self::over(exporter, settings.traces_per_second, clock, chance))
+    }
+
+    /// Records, and exports so.
+    pub fn over(
+        exporter: impl SpanExporter + 'static,
+        traces_per_second: u32,
+        clock: Arc<dyn Clock>,
+        chance: Chance,
+    ) -> Self {
+        let bucket = Mutex::new(Bucket::new(traces_per_second, clock.now()));
+        let (attempts, exports) = (Mutex::default(), Exports::start(exporter));
+        Self(Some(Arc::new(Shared { clock, chance, bucket, attempts, exports })))
+    }
+
+    /// Begins the record of a call that starts jobs, which came with this trace. What the jobs are to be started with is
+    /// [`Call::trace`]: where nothing is recorded, what came.
+    pub fn begin(&self, name: &'static str, came: Option<Trace>) -> Call {
+        let begun = self.0.as_ref().and_then(|shared| shared.begin(name, came.as_ref()));
+        Call::new(begun, came)
+    }
+
+    /// Who is to be told what becomes of jobs.
+    pub fn observer(&self) -> Option<Arc<dyn Observe>> {
+        self.0.clone().map(|shared| shared as Arc<dyn Observe>)
+    }
+
+    /// Exports what is left, for a few seconds at most. To be called once nothing is recorded any more.
+    pub async fn shut_down(self) {
+        let Some(shared) = self.0 else { return };
+        // It waits for its own thread.
+        let _ = tokio::task::spawn_blocking(move || shared.exports.shut_down(FLUSH_TIME)).await;
+    }
+}
+
+impl Shared {
+    /// A span for a call, where that is to be recorded: its client has not decided against it, and there is room for it.
+    fn begin(self: &Arc<Self>, name: &'static str, came: Option<&Trace>) -> Option<call::Open> {
+        let parent = came.and_then(Context::of);
+        if came.is_some() && parent.as_ref().is_none_or(|parent| !parent.is_sampled()) {
+            return None;
+        }
+        let now = self.clock.now();
+        if !self.bucket.lock().take(now) {
+            return None;
+        }
+        let context = match &parent {
+            Some(parent) => parent.started((self.chance)()),
+            None => Context::root((self.chance)(), (self.chance)()).started((self.chance)()),
+        };
+        let span = Span {
+            parent: parent.map(|parent| parent.span),
+            is_remote: true,
+            kind: SpanKind::Server,
+            ..Span::new(context, name, now)
+        };
+        Some(call::Open::new(Arc::clone(self), span))
+    }
+
+    fn record(&self, spans: impl IntoIterator<Item = Span>) {
+        spans.into_iter().for_each(|span| self.exports.record(span.data()));
+    }
+}
+
+impl Observe for Shared {
+    fn leased(&self, snapshot: &mut Snapshot) {
+        let now = self.clock.now();
+        let waited = self.attempts.lock().leased(snapshot, now, || (self.chance)());
+        self.record(waited);
+    }
+
+    fn adopted(&self, snapshot: &Snapshot) {
+        self.attempts.lock().adopted(snapshot, self.clock.now());
+    }
+
+    fn moved(&self, job: &Job, events: &[Event]) {
+        let mut attempts = self.attempts.lock();
+        if !attempts.is_empty() {
+            let ended = attempts.moved(job, events, self.clock.now(), || (self.chance)());
+            drop(attempts);
+            self.record(ended);
+        }
+    }
+
+    fn lost(&self, token: &LeaseToken) {
+        let ended = self.attempts.lock().lost(token, self.clock.now());
+        self.record(ended);
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Shared").field("exports", &self.exports).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
