@@ -8,6 +8,8 @@ import http.client
 import itertools
 import json
 import re
+import shutil
+import subprocess
 
 import grpc
 import pytest
@@ -312,6 +314,19 @@ def test_a_head_has_the_headers_of_the_answer_and_no_body(server):
     }
     assert ask(server, "HEAD", f"{JOBS}/x").status == 400
     assert ask(server, "HEAD", f"{JOBS}:watch").status == 200, "it does not wait for the end of what it leaves out"
+
+
+def test_a_head_is_one_over_http2_too(server):
+    """Where nothing but the server keeps the body back."""
+    curl = shutil.which("curl")
+    if not curl:
+        pytest.skip("there is no curl on this machine")
+    job = finished(server)
+
+    for target, status_line in [(f"{JOBS}/{job.id}", "200"), (f"{JOBS}/x", "400"), (f"{JOBS}:watch", "200")]:
+        command = [curl, "--http2-prior-knowledge", "-sS", "-I", "--max-time", "10", f"http://{server.address}{target}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT)
+        assert (done.returncode, done.stdout.split()[:2]) == (0, ["HTTP/2", status_line]), done.stderr
 
 
 # Changing.
