@@ -79,7 +79,7 @@ pub fn start(text: &[u8]) -> Result<StartJobRequest, Status> {
 /// The jobs that a body asks for.
 pub fn batch(text: &[u8]) -> Result<BatchStartJobsRequest, Status> {
     let mut fields = Fields::read(text, "")?;
-    let list = match fields.take("requests") {
+    let list = match fields.take("requests").filter(|list| list.get() != "null") {
         Some(list) => serde_json::from_str::<Vec<&RawValue>>(list.get())
             .map_err(|error| invalid("requests", &error.to_string()))?,
         None => Vec::new(),
@@ -404,6 +404,7 @@ mod tests {
         assert_eq!(fields(&unknown.unwrap_err()), ["requests[1]"]);
         assert_eq!(batch(br#"{"requests": [{"kind": "k"}]}"#).unwrap().requests.len(), 1);
         assert_eq!(fields(&batch(br#"{"requests": 5}"#).unwrap_err()), ["requests"]);
+        assert!(batch(br#"{"requests": null}"#).unwrap().requests.is_empty());
     }
 
     #[test]
