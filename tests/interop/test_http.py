@@ -130,7 +130,8 @@ def test_a_batch_is_started_in_its_order(server):
         assert truth.input["n"] == int(job.kind[-1])
         truth.ClearField("input"), truth.ClearField("queue_position")
         assert job == truth
-    assert ask(server, "POST", f"{JOBS}:batchStart", {"requests": []}).json() == {"jobs": []}
+    for none in ({"requests": []}, {"requests": None}, {}, None):
+        assert ask(server, "POST", f"{JOBS}:batchStart", none).json() == {"jobs": []}
 
 
 def lease(server, kind):
