@@ -4,7 +4,8 @@ import re
 
 import schemathesis
 
-KEY = re.compile("[!#-~]{1,128}")
+NAME, KEY = re.compile("[ -~]{1,128}"), re.compile("[!#-~]{1,128}")
+"""A request id, and one that a header can be."""
 
 
 @schemathesis.hook
@@ -13,7 +14,9 @@ def before_call(context, case, kwargs):
     headers, query = case.headers or {}, case.query or {}
     named = case.body.get("requestId") if isinstance(case.body, dict) else None
     key = headers.get("Idempotency-Key")
-    if isinstance(named, str) and isinstance(key, str) and KEY.fullmatch(named) and KEY.fullmatch(key):
-        headers["Idempotency-Key"] = named
+    if isinstance(named, str) and isinstance(key, str) and NAME.fullmatch(named) and KEY.fullmatch(key):
+        del headers["Idempotency-Key"]
+        if KEY.fullmatch(named):
+            headers["Idempotency-Key"] = named
     if isinstance(query.get("pageToken"), str):
         del query["pageToken"]

@@ -146,7 +146,8 @@ def lease(server, kind):
 def test_an_input_and_a_result_are_byte_for_byte_what_was_sent(server, spelling):
     kind, result = f"bytes-{next(KINDS)}", INPUT.replace("big", "bigger")
     text = json.dumps(INPUT) if "son" in spelling else INPUT
-    one = f'{{"input": {text}, "kind": "{kind}"}}' if "son" not in spelling else f'{{"{spelling}":{text},"kind":"{kind}"}}'
+    name = spelling if "son" in spelling else "input"
+    one = f'{{"{name}": {text}, "kind": "{kind}"}}'
     if spelling == "in a batch":
         answer = ask(server, "POST", f"{JOBS}:batchStart", f'{{"requests": [ {one} ]}}'.encode())
         job = parsed(answer.body, job_service_pb2.BatchStartJobsResponse).jobs[0]
@@ -164,7 +165,7 @@ def test_an_input_and_a_result_are_byte_for_byte_what_was_sent(server, spelling)
     listed = ask(server, "GET", f"{JOBS}?{query({'filter.kinds': kind, 'view': 'FULL'})}")
     assert f'"input":{INPUT}'.encode() in listed.body and f'"result":{result}'.encode() in listed.body
     told = web.all_events(server, f"{JOBS}/{job.id}:watch?afterSequence=0&view=FULL")
-    assert f'"input":{INPUT}' in told[0].data and f'"result":{result}' in told[0].data and f'"result":{result}' in told[-1].data
+    assert f'"input":{INPUT}' in told[0].data and all(f'"result":{result}' in told[n].data for n in (0, -1))
     events = ask(server, "GET", f"{JOBS}/{job.id}/events")
     assert f'"result":{result}'.encode() in events.body
 
@@ -202,7 +203,7 @@ def test_every_state_is_shown_as_over_grpc(server):
         finished(server, options={"retryPolicy": {"maximumAttempts": 1}}, input={"chaos": {"error": 1}}),
         waiting(server),
         job_of(begin(server, **later)),
-        server.jobs.StartJob(job_service_pb2.StartJobRequest(kind="nobody", options={"schedule_to_start_timeout": {"nanos": 1000}})),
+        waiting(server, options={"schedule_to_start_timeout": {"nanos": 1000}}),
     ]
     until(lambda: status(server, ended[-1]).state == Job.EXPIRED, "EXPIRED")
 
@@ -272,11 +273,8 @@ def test_a_list_is_the_one_that_grpc_has(server, listed, name, size):
     request = json_format.ParseDict({"filter": filter, "pageSize": 1000, "view": "FULL"}, job_service_pb2.ListJobsRequest())
     truth = server.jobs.ListJobs(request, timeout=WAIT).jobs
 
-    found = list(
-        pages(
-            server, JOBS, job_service_pb2.ListJobsResponse, "next_page_token", "pageToken", pageSize=size, view="FULL", **parameters
-        )
-    )
+    parameters |= {"pageSize": size, "view": "FULL"}
+    found = list(pages(server, JOBS, job_service_pb2.ListJobsResponse, "next_page_token", "pageToken", **parameters))
 
     assert [job for page in found for job in page.jobs] == list(truth)
     assert all(len(page.jobs) <= size for page in found)
@@ -369,7 +367,8 @@ def test_a_job_that_was_deleted_is_gone(server):
     answer = ask(server, "DELETE", f"{JOBS}/{job.id}")
 
     assert (answer.status, answer.body) == (204, b"")
-    for method, suffix in [("DELETE", ""), ("GET", ""), ("GET", "/events"), ("GET", ":watch"), ("POST", ":cancel"), ("POST", ":retry")]:
+    gets, posts = ["", "/events", ":watch"], [":cancel", ":retry"]
+    for method, suffix in [("DELETE", ""), *(("GET", get) for get in gets), *(("POST", post) for post in posts)]:
         gone = ask(server, method, f"{JOBS}/{job.id}{suffix}")
         assert (gone.status, gone.problem()["reason"]) == (404, "JOB_NOT_FOUND")
     with pytest.raises(grpc.RpcError) as raised:
@@ -382,7 +381,8 @@ def test_a_connection_serves_one_request_after_the_other(server):
     connection.connect()
     first = connection.sock
 
-    for method, target in [("GET", JOBS), ("GET", "/nowhere"), ("POST", JOBS), ("DELETE", f"{JOBS}/x"), ("GET", f"{JOBS}:count")]:
+    requests = [("GET", JOBS), ("GET", "/nowhere"), ("POST", JOBS), ("DELETE", f"{JOBS}/x"), ("GET", f"{JOBS}:count")]
+    for method, target in requests:
         connection.request(method, target, headers={"host": "localhost"})
         connection.getresponse().read()
         assert connection.sock is first, f"{method} {target} has ended the connection"
@@ -484,7 +484,7 @@ def test_a_job_that_is_forgotten_while_it_is_read_is_said_to_be(server):
     complete = worker_service_pb2.CompleteJobRequest(lease_token=assignment.lease_token, result_json="null")
     workers.CompleteJob(complete, timeout=WAIT)
 
-    with web.events(server, f"{JOBS}/{job.id}:watch?afterSequence=0") as stream:
+    with web.events(server, f"{JOBS}/{job.id}:watch?afterSequence=0", receives=2**16) as stream:
         assert next(stream).event == "snapshot"
         assert ask(server, "DELETE", f"{JOBS}/{job.id}").status == 204
         told = list(stream)
@@ -512,7 +512,8 @@ def test_many_jobs_are_watched_from_what_is_there_to_what_changes(start_server):
     before = [waiting(server, labels={"team": "a"}) for _ in range(3)]
     waiting(server, labels={"team": "b"})
     ended = finished(server, labels={"team": "a"})
-    parameters = {"filter.labels.team": "a", "filter.states": ["PENDING", "SUCCEEDED"], "initialJobs": 3, "minimumInterval": "0.01s"}
+    filter = {"filter.labels.team": "a", "filter.states": ["PENDING", "SUCCEEDED"]}
+    parameters = {**filter, "initialJobs": 3, "minimumInterval": "0.01s"}
 
     with web.events(server, f"{JOBS}:watch?{query(parameters)}") as stream:
 

@@ -43,9 +43,13 @@ class Answer:
         return problem
 
 
-def connect(server, **options):
+def connect(server, receives=None):
+    """A connection, on which the kernel takes about so many bytes that nobody has read yet."""
     host, port = server.address.split(":")
-    return socket.create_connection((host, int(port)), timeout=WAIT, **options)
+    connection = socket.create_connection((host, int(port)), timeout=WAIT)
+    if receives:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
+    return connection
 
 
 def written(method, target, headers=(), body=None, host="localhost"):
@@ -89,12 +93,12 @@ def query(parameters):
 
 
 @contextlib.contextmanager
-def events(server, target, last=None, **options):
+def events(server, target, last=None, receives=None):
     """An iterator over the events at an address, for one who has seen `last` before."""
     headers = [("accept", "text/event-stream")]
     if last is not None:
         headers.append(("last-event-id", last))
-    with connect(server, **options) as connection:
+    with connect(server, receives) as connection:
         connection.sendall(written("GET", target, headers))
         response = http.client.HTTPResponse(connection)
         response.begin()
