@@ -35,16 +35,18 @@ pub async fn watch(
 ) -> Result<Answer, Problem> {
     let last = last_event(headers)?;
     request.after_sequence = last.or(request.after_sequence);
+    let mut knows_cursor = last.is_some();
     let watch = match api.watch(request.clone()).await {
         // A cursor that the job has not reached is one of another life of it: the reader begins anew.
         Err(error) if error.code() == Code::OutOfRange => {
             request.after_sequence = None;
+            knows_cursor = false;
             api.watch(request).await
         }
         other => other,
     };
     match watch {
-        Ok(watch) if last.is_some() && watch.is_told() => {
+        Ok(watch) if knows_cursor && watch.is_told() => {
             // The reader has seen the end and would come again for ever.
             let mut answer = Response::new(full(Bytes::new()));
             *answer.status_mut() = StatusCode::NO_CONTENT;

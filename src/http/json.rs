@@ -12,10 +12,11 @@ use prost_reflect::{
     DescriptorPool, DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor,
 };
 use serde::Deserializer;
-use serde::de::{self, DeserializeSeed, MapAccess, Visitor};
+use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::LazyLock;
 use tonic::Status;
@@ -78,7 +79,7 @@ pub fn start(text: &[u8]) -> Result<StartJobRequest, Status> {
 /// The jobs that a body asks for.
 pub fn batch(text: &[u8]) -> Result<BatchStartJobsRequest, Status> {
     let mut fields = Fields::read(text, "")?;
-    let list = match fields.take("requests") {
+    let list = match fields.take("requests").filter(|list| list.get() != "null") {
         Some(list) => serde_json::from_str::<Vec<&RawValue>>(list.get())
             .map_err(|error| invalid("requests", &error.to_string()))?,
         None => Vec::new(),
@@ -182,20 +183,23 @@ pub fn descriptor(name: &str) -> MessageDescriptor {
 }
 
 fn decode<M: Request>(text: &str, path: &str) -> Result<M, Status> {
+    let message = read(text, path, Seed(descriptor(M::NAME)))?;
+    read(text, path, Once(Some(descriptor(M::NAME))))?;
+    Ok(M::decode(message.encode_to_vec().as_slice()).expect("it follows the same contract"))
+}
+
+/// Reads a text; what is wrong with it is named with its place below `path`.
+fn read<'de, S: DeserializeSeed<'de>>(text: &'de str, path: &str, seed: S) -> Result<S::Value, Status> {
     let mut json = serde_json::Deserializer::from_str(text);
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
-    let seed = Seed(descriptor(M::NAME));
-    match seed.deserialize(tracked) {
-        Ok(message) => {
-            Ok(M::decode(message.encode_to_vec().as_slice()).expect("it follows the same contract"))
-        }
-        Err(error) => {
-            let place = track.path().to_string();
-            let place = if place == "." { "body".to_owned() } else { place };
-            Err(invalid(&format!("{path}{place}"), &without_position(&error)))
-        }
-    }
+    seed.deserialize(tracked).map_err(|error| {
+        let place = match track.path().to_string().as_str() {
+            "." => path.strip_suffix('.').unwrap_or("body").to_owned(),
+            place => format!("{path}{place}"),
+        };
+        invalid(&place, &without_position(&error))
+    })
 }
 
 struct Seed(MessageDescriptor);
@@ -208,13 +212,85 @@ impl<'de> DeserializeSeed<'de> for Seed {
     }
 }
 
+/// Takes anything in which no object has a name twice; in a message, both spellings are one name. The library takes the last,
+/// where another reader may have seen the first.
+struct Once(Option<MessageDescriptor>);
+
+impl<'de> DeserializeSeed<'de> for Once {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Once {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E: de::Error>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        while list.next_element_seed(Once(self.0.clone()))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut names = HashSet::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let known = self.0.as_ref().and_then(|message| field(message, &name));
+            let own = known.as_ref().map_or(name.as_str(), FieldDescriptor::json_name).to_owned();
+            if !names.insert(own) {
+                return Err(de::Error::custom(format!("{name} is there twice")));
+            }
+            let inside = known.filter(|field| !field.is_map()).and_then(|field| match field.kind() {
+                Kind::Message(message) => Some(message),
+                _ => None,
+            });
+            map.next_value_seed(Once(inside))?;
+        }
+        Ok(())
+    }
+}
+
 /// The text that was read is not the one that was sent.
 fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what).to_owned()
 }
 
+/// What is wrong may quote a name of any length.
 fn invalid(field: &str, what: &str) -> Status {
+    let mut what = what.to_owned();
+    if what.len() > WHAT_BYTES_MAX {
+        what.truncate(what.floor_char_boundary(WHAT_BYTES_MAX));
+        what.push('…');
+    }
     status::invalid(vec![Violation::new(field, what)])
 }
 
@@ -284,6 +360,9 @@ impl<'de: 'a, 'a> de::Deserialize<'de> for Fields<'a> {
     }
 }
 
+/// How much is said of what is wrong: a few lines.
+const WHAT_BYTES_MAX: usize = 512;
+
 /// No message has nearly as many; each is compared with all others.
 const FIELDS_MAX: usize = 100;
 
@@ -321,8 +400,11 @@ mod tests {
             br#"{"requests": [{"kind": "k", "input": {}}, {"kind": "k", "options": {"priority": "high"}}]}"#;
 
         assert_eq!(fields(&batch(text).unwrap_err()), ["requests[1].options.priority"]);
+        let unknown = batch(br#"{"requests": [{"kind": "k"}, {"kinds": "k"}]}"#);
+        assert_eq!(fields(&unknown.unwrap_err()), ["requests[1]"]);
         assert_eq!(batch(br#"{"requests": [{"kind": "k"}]}"#).unwrap().requests.len(), 1);
         assert_eq!(fields(&batch(br#"{"requests": 5}"#).unwrap_err()), ["requests"]);
+        assert!(batch(br#"{"requests": null}"#).unwrap().requests.is_empty());
     }
 
     #[test]
@@ -331,6 +413,10 @@ mod tests {
             (&br#"{"kinds": "k"}"#[..], "body"),
             (br#"{"kind": 5}"#, "kind"),
             (br#"{"kind": "a", "kind": "b"}"#, "body"),
+            (br#"{"requestId": "a", "request_id": "a"}"#, "body"),
+            (br#"{"options": {"priority": 1, "priority": 2}}"#, "options"),
+            (br#"{"options": {"retryPolicy": {}, "retry_policy": {}}}"#, "options"),
+            (br#"{"labels": {"a": "1", "a": "2"}}"#, "labels"),
             (br#"{"input": {}, "inputJson": "{}"}"#, "input"),
             (
                 br#"{"options": {"retryPolicy": {"maximumAttempts": 1.5}}}"#,
