@@ -10,7 +10,7 @@ use crate::engine::{
     Count, Engine, Error, EventLimit, Page, Parts, Started, Watch, WatchJobs, WatchJobsOptions, WatchOptions,
 };
 use crate::job::limits::GRACE_SECONDS_MAX;
-use crate::job::{DEFAULT_TENANT, JobId, Snapshot, Trace};
+use crate::job::{DEFAULT_TENANT, JobId, Snapshot, Terms, Timestamp, Trace};
 use crate::proto;
 use crate::wire::{filter, request, status};
 use std::sync::Arc;
@@ -52,6 +52,16 @@ impl Jobs {
     /// Over this engine.
     pub fn new(engine: Engine) -> Self {
         Self { engine }
+    }
+
+    /// What a job of this kind has to keep to.
+    pub fn terms(&self, kind: &str) -> Terms {
+        self.engine.terms(kind)
+    }
+
+    /// What time it is for the jobs.
+    pub fn now(&self) -> Timestamp {
+        self.engine.now()
     }
 
     /// Accepts a job.

@@ -144,8 +144,8 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
             health.end().await;
         }
     };
-    let connections =
-        tokio::spawn(edge::serve(listener, options, services.beside(http::Http::new(api)), closed));
+    let http = http::Http::new(api, &settings.ai_kind);
+    let connections = tokio::spawn(edge::serve(listener, options, services.beside(http), closed));
     tracing::info!(%address, data_dir = %settings.data_dir.display(), slots = settings.slots, "serving");
     Ok(Running { engine, pool, health, address, drain_timeout: settings.drain_timeout, closing, connections })
 }

@@ -6,6 +6,7 @@ use super::times::Time;
 use crate::job::check_kind;
 use crate::job::limits::INPUT_BYTES_MAX;
 use crate::processor::exec::Program;
+use crate::processor::simulate;
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
@@ -74,6 +75,9 @@ pub struct Options {
     /// Allow an address that others can reach, without encryption and without any check of who calls
     #[arg(long, env = "LONGHAUL_INSECURE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub insecure: Option<bool>,
+    /// The kind of the jobs that `/ai/start` starts [default: simulate]
+    #[arg(long, env = "LONGHAUL_AI_KIND", value_name = "KIND")]
+    pub ai_kind: Option<String>,
     /// How logs are written [default: text]
     #[arg(long, env = "LONGHAUL_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -127,6 +131,8 @@ pub struct Settings {
     pub connections_max: usize,
     /// Names under which clients may call this server, beside localhost.
     pub allowed_hosts: Vec<String>,
+    /// The kind of the jobs that `/ai/start` starts.
+    pub ai_kind: String,
     /// How logs are written.
     pub log_format: LogFormat,
     /// What is logged.
@@ -162,6 +168,7 @@ impl Options {
             connections_max: self.connections_max.or(other.connections_max),
             allowed_hosts: self.allowed_hosts.or(other.allowed_hosts),
             insecure: self.insecure.or(other.insecure),
+            ai_kind: self.ai_kind.or(other.ai_kind),
             log_format: self.log_format.or(other.log_format),
             log: self.log.or(other.log),
             exec: if self.exec.is_empty() { other.exec } else { self.exec },
@@ -190,6 +197,7 @@ impl Options {
             input_bytes_max: self.input_bytes_max.unwrap_or(INPUT_BYTES_MAX),
             connections_max: self.connections_max.unwrap_or(20_000),
             allowed_hosts: self.allowed_hosts.unwrap_or_default(),
+            ai_kind: self.ai_kind.unwrap_or_else(|| simulate::KIND.to_owned()),
             log_format: self.log_format.unwrap_or_default(),
             log: self.log.unwrap_or_else(|| "info".to_owned()),
             programs: programs(self.exec)?,
@@ -229,18 +237,22 @@ impl Settings {
             "input_bytes_max is {input_bytes_max}; it must be from 2 to {INPUT_BYTES_MAX}"
         );
         ensure!(self.connections_max > 0, "connections_max is 0; it must be at least 1");
+        checked_kind(&self.ai_kind).context("ai_kind")?;
         Ok(())
     }
 }
 
 fn programs(options: BTreeMap<String, ProgramOptions>) -> anyhow::Result<BTreeMap<String, Program>> {
     let settled = options.into_iter().map(|(kind, options)| {
-        let program =
-            check_kind(&kind).map_err(|violations| anyhow::anyhow!("{}", violations[0].description));
-        let program = program.and_then(|()| options.settle()).with_context(|| format!("[exec.{kind}]"))?;
+        let program = checked_kind(&kind).and_then(|()| options.settle());
+        let program = program.with_context(|| format!("[exec.{kind}]"))?;
         Ok((kind, program))
     });
     settled.collect()
+}
+
+fn checked_kind(kind: &str) -> anyhow::Result<()> {
+    check_kind(kind).map_err(|violations| anyhow::anyhow!("{}", violations[0].description))
 }
 
 /// Where jobs are kept unless told otherwise.
@@ -299,9 +311,13 @@ mod tests {
 
     #[test]
     fn a_bad_value_is_refused_with_its_limit() {
-        for text in
-            ["slots = 100000", "worker_threads = 0", "lease_duration = \"1ms\"", "connections_max = 0"]
-        {
+        for text in [
+            "slots = 100000",
+            "worker_threads = 0",
+            "lease_duration = \"1ms\"",
+            "connections_max = 0",
+            "ai_kind = \"No\"",
+        ] {
             let name = text.split(' ').next().unwrap();
             let error = file(text).settle().unwrap_err().to_string();
 

@@ -1,8 +1,9 @@
 //! JSON, server-sent events and pages over plain HTTP, on either of its versions.
 //!
 //! `routes` (where an address leads) → `body` (a request's, within its limits) → `json` (a request of the contract) → `api` →
-//! `jobs` or `events` (the answer). What goes wrong is a `problem`.
+//! `jobs` or `events` (the answer). What goes wrong is a `problem`. `ai` has addresses and words of its own.
 
+mod ai;
 mod body;
 mod events;
 mod jobs;
@@ -22,17 +23,19 @@ use problem::Problem;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 
 /// The service of everything that is not gRPC.
 #[derive(Clone, Debug)]
 pub struct Http {
     api: api::Jobs,
+    ai_kind: Arc<str>,
 }
 
 impl Http {
-    /// Over these calls.
-    pub fn new(api: api::Jobs) -> Self {
-        Self { api }
+    /// Over these calls; `/ai/start` starts jobs of this kind.
+    pub fn new(api: api::Jobs, ai_kind: &str) -> Self {
+        Self { api, ai_kind: ai_kind.into() }
     }
 
     async fn answer(self, request: Request<Incoming>) -> Answer {
@@ -52,8 +55,13 @@ impl Http {
         if let Some(own) = server::find(method, path) {
             return server::answer(&self.api, own?).await;
         }
-        let (call, ticket) = routes::find(method, path)?;
-        jobs::answer(&self.api, call, ticket, &parts, body).await
+        if let Some((call, ticket)) = routes::find(routes::ROUTES, method, path)? {
+            return jobs::answer(&self.api, call, ticket, &parts, body).await;
+        }
+        if let Some((call, ticket)) = routes::find(ai::ROUTES, method, path)? {
+            return ai::answer(&self.api, &self.ai_kind, call, ticket, &parts, body).await;
+        }
+        Err(Problem::nothing())
     }
 }
 

@@ -30,7 +30,7 @@ impl StalledServer {
         let services = rpc::Services::new()
             .service(rpc::Jobs::service(api.clone()))
             .service(rpc::Workers::service(engine.clone()));
-        let service = services.beside(http::Http::new(api));
+        let service = services.beside(http::Http::new(api, "simulate"));
         tokio::spawn(edge::serve(listener, edge::Options::default(), service, std::future::pending()));
         Self { engine, store, address }
     }
