@@ -143,7 +143,7 @@ impl Events {
 /// Reads a body as JSON: on a thread that nobody else waits for, where it is large.
 pub(super) async fn parsed<T: Send + 'static>(
     body: Bytes,
-    parse: fn(&[u8]) -> Result<T, Status>,
+    parse: impl FnOnce(&[u8]) -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {
     match body.len() > INLINE_MAX {
         false => parse(&body),

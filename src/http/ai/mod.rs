@@ -11,8 +11,9 @@ mod page;
 mod request;
 mod shown;
 
+use self::shown::{Cancelled, Jobs, Started, Status};
 use super::body::{Answer, full};
-use super::jobs::{add_key, issued, parameters, parsed};
+use super::jobs::{add_key, issued, parameters, parsed, shown};
 use super::problem::Problem;
 use super::routes::{Route, route};
 use crate::api;
@@ -22,9 +23,8 @@ use crate::wire::trace::trace;
 use bytes::Bytes;
 use http::header::{HeaderValue, LOCATION, VARY};
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming;
-use shown::{Cancelled, Jobs, Started, Status};
 
 /// What an address is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,28 +64,28 @@ pub async fn answer(
         Call::Start => start(api, kind, parts, body).await,
         Call::List => list(api, parts.uri.query().unwrap_or_default()).await,
         Call::Cancel => cancel(api, body).await,
-        Call::Status | Call::Page => {
-            let is_page = accept::prefers_page(&parts.headers);
-            let told = match call {
-                Call::Status if is_page => redirect(api, parts, ticket).await,
-                Call::Status => status(api, parts, ticket).await,
-                _ => page(api, parts, ticket).await,
-            };
-            let mut answer = told.or_else(|problem| match is_page {
-                true => Ok(page::problem(&problem)),
-                false => Err(problem),
-            });
-            if let Ok(answer) = &mut answer {
-                answer.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
-            }
-            answer
+        Call::Status if accept::prefers_page(&parts.headers) => {
+            Ok(negotiated(&parts.headers, redirect(api, parts, ticket).await))
         }
+        Call::Status => Ok(negotiated(&parts.headers, status(api, parts, ticket).await)),
+        Call::Page => Ok(negotiated(&parts.headers, page(api, parts, ticket).await)),
     }
 }
 
+/// An answer that depends on who asks: to a browser, what went wrong is a page as well.
+fn negotiated(headers: &HeaderMap, told: Result<Answer, Problem>) -> Answer {
+    let mut answer = told.unwrap_or_else(|problem| match accept::prefers_page(headers) {
+        true => page::problem(&problem),
+        false => problem.into_answer(),
+    });
+    answer.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    answer
+}
+
 async fn start(api: &api::Jobs, kind: &str, parts: &Parts, body: Bytes) -> Result<Answer, Problem> {
-    let wish = parsed(body, request::start).await?;
-    let mut request = wish.request(kind, api.terms(kind).input_bytes_max)?;
+    let most = api.terms(kind).input_bytes_max;
+    let mut request = parsed(body, move |text| request::start(text, most)).await?;
+    kind.clone_into(&mut request.kind);
     add_key(&parts.headers, &mut request.request_id)?;
     let started = api.start(request, trace(&parts.headers)).await?;
     let location = format!("/ai/status/{}", started.snapshot.job.id);
@@ -96,7 +96,7 @@ async fn status(api: &api::Jobs, parts: &Parts, ticket: &str) -> Result<Answer, 
     let snapshot = find(api, parts, ticket, View::Full).await?;
     let now = api.now();
     let text = api::show(snapshot, move |snapshot| Status::new(snapshot, now).text()).await?;
-    Ok(super::jobs::shown(StatusCode::OK, &text))
+    Ok(shown(StatusCode::OK, &text))
 }
 
 async fn list(api: &api::Jobs, query: &str) -> Result<Answer, Problem> {
@@ -108,13 +108,13 @@ async fn list(api: &api::Jobs, query: &str) -> Result<Answer, Problem> {
         (text, bytes)
     };
     let (jobs, next_page_token) = page.show(show).await?;
-    Ok(super::jobs::shown(StatusCode::OK, &Jobs { jobs, next_page_token }))
+    Ok(shown(StatusCode::OK, &Jobs { jobs, next_page_token }))
 }
 
 async fn cancel(api: &api::Jobs, body: Bytes) -> Result<Answer, Problem> {
     let job_id = request::cancel(&body)?;
     let snapshot = api.cancel(CancelJobRequest { job_id, ..Default::default() }).await?;
-    Ok(super::jobs::shown(StatusCode::OK, &Cancelled::new(&snapshot)))
+    Ok(shown(StatusCode::OK, &Cancelled::new(&snapshot)))
 }
 
 async fn page(api: &api::Jobs, parts: &Parts, ticket: &str) -> Result<Answer, Problem> {

@@ -51,7 +51,7 @@ pub fn job(snapshot: &Snapshot, output: &Tail) -> Answer {
         dl {
             dt { "State" } dd { (job.state) }
             dt { "Stage" } dd { (if stage(snapshot).is_empty() { "none yet" } else { stage(snapshot) }) }
-            dt { "Attempt" } dd { (job.attempt) " of at most " (job.options.retry.maximum_attempts) }
+            dt { "Attempt" } dd { (job.attempt) }
             dt { "Created" } dd { (reply::timestamp(job.create_time)) }
             @if let Some(end) = job.end_time {
                 dt { "Ended" } dd { (reply::timestamp(end)) }
@@ -69,7 +69,7 @@ pub fn job(snapshot: &Snapshot, output: &Tail) -> Answer {
         @if output.of > 0 {
             h2 { "Output" }
             (cut("last", output.bytes, output.of))
-            // A line end behind the tag would be taken for no part of the text.
+            // The first line end behind the tag is no part of the text.
             pre { "\n" (output.text) }
         }
         @for channel in job.emitted.channels.iter().filter(|channel| !channel.name.is_empty()) {

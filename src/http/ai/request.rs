@@ -22,16 +22,16 @@ const PAGE_JOBS: i32 = 50;
 const PAGE_JOBS_MAX: i32 = 100;
 
 /// What `/ai/start` is asked.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Start {
+struct Start {
     #[serde(default)]
     prompt: String,
     #[serde(default)]
     options: Option<Object<Options>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Options {
     temperature: Option<f64>,
@@ -55,42 +55,31 @@ struct Cancel {
     job_id: String,
 }
 
-/// Reads the body of `/ai/start`.
-pub fn start(text: &[u8]) -> Result<Start, Status> {
-    read(text)
-}
-
-impl Start {
-    /// The job that is wished for, of this kind, whose input may have so many bytes.
-    pub fn request(self, kind: &str, input_bytes_max: usize) -> Result<StartJobRequest, Status> {
-        let Options { temperature, max_tokens } =
-            self.options.map(|Object(options)| options).unwrap_or_default();
-        let mut violations = Vec::new();
-        if self.prompt.trim().is_empty() {
-            violations.push(Violation::new("prompt", "prompt is required"));
-        }
-        if let Some(t) = temperature.filter(|t| !(0.0..=TEMPERATURE_MAX).contains(t)) {
-            let text = format!("temperature is {t}; it must be from 0 to {TEMPERATURE_MAX}");
-            violations.push(Violation::new("options.temperature", text));
-        }
-        if let Some(n) = max_tokens.filter(|n| !(1..=TOKENS_MAX).contains(n)) {
-            let text = format!("maxTokens is {n}; it must be from 1 to {TOKENS_MAX}");
-            violations.push(Violation::new("options.maxTokens", text));
-        }
-        let input = serde_json::to_string(&Input { prompt: self.prompt, temperature, max_tokens })
-            .expect("texts and finite numbers have a JSON form");
-        if input.len() > input_bytes_max {
-            let text = format!("with it the input has {} bytes; the limit is {input_bytes_max}", input.len());
-            violations.push(Violation::new("prompt", text));
-        }
-        match violations.is_empty() {
-            true => Ok(StartJobRequest {
-                kind: kind.to_owned(),
-                payload: Some(Payload::InputJson(input)),
-                ..Default::default()
-            }),
-            false => Err(status::invalid(violations)),
-        }
+/// The job that the body of `/ai/start` asks for, but for its kind; its input may have so many bytes.
+pub fn start(text: &[u8], input_bytes_max: usize) -> Result<StartJobRequest, Status> {
+    let Start { prompt, options } = read(text)?;
+    let Options { temperature, max_tokens } = options.map(|Object(options)| options).unwrap_or_default();
+    let mut violations = Vec::new();
+    if prompt.trim().is_empty() {
+        violations.push(Violation::new("prompt", "prompt is required"));
+    }
+    if let Some(t) = temperature.filter(|t| !(0.0..=TEMPERATURE_MAX).contains(t)) {
+        let text = format!("temperature is {t}; it must be from 0 to {TEMPERATURE_MAX}");
+        violations.push(Violation::new("options.temperature", text));
+    }
+    if let Some(n) = max_tokens.filter(|n| !(1..=TOKENS_MAX).contains(n)) {
+        let text = format!("maxTokens is {n}; it must be from 1 to {TOKENS_MAX}");
+        violations.push(Violation::new("options.maxTokens", text));
+    }
+    let input = serde_json::to_string(&Input { prompt, temperature, max_tokens })
+        .expect("texts and finite numbers have a JSON form");
+    if input.len() > input_bytes_max {
+        let text = format!("with it the input has {} bytes; the limit is {input_bytes_max}", input.len());
+        violations.push(Violation::new("prompt", text));
+    }
+    match violations.is_empty() {
+        true => Ok(StartJobRequest { payload: Some(Payload::InputJson(input)), ..Default::default() }),
+        false => Err(status::invalid(violations)),
     }
 }
 
@@ -169,7 +158,6 @@ fn not_json(error: &serde_json::Error) -> Status {
 }
 
 /// What is read from an object alone: serde would take a list of the values as well.
-#[derive(Debug)]
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -197,7 +185,7 @@ mod tests {
     use tonic_types::StatusExt;
 
     fn started(text: &str) -> Result<StartJobRequest, Status> {
-        start(text.as_bytes())?.request("simulate", 100)
+        start(text.as_bytes(), 100)
     }
 
     fn fields(status: &Status) -> Vec<String> {
