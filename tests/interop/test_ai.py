@@ -368,6 +368,15 @@ def test_what_a_job_says_is_no_part_of_its_page(server):
         assert answer.headers[name] == value
 
 
+def test_the_routes_are_in_the_document(server):
+    paths = told(server, "GET", "/openapi.json")["paths"]
+
+    described = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    assert described >= {
+        "POST /ai/start", "GET /ai/status/{jobId}", "GET /ai/jobs", "POST /ai/cancel", "GET /jobs/{jobId}",
+    }
+
+
 def test_an_error_of_a_browser_is_a_page(server):
     for path in (f"/jobs/{NO_SUCH_JOB}", f"/ai/status/{NO_SUCH_JOB}"):
         answer = call(server, "GET", path, accept=BROWSER)

@@ -4,6 +4,7 @@
 //! `shown` (the job in those words). A browser is sent on to the job's `page`.
 
 mod accept;
+mod describe;
 #[cfg(test)]
 mod fake;
 mod output;
@@ -12,6 +13,8 @@ mod request;
 mod shown;
 
 use self::shown::{Cancelled, Jobs, Started, Status};
+pub use describe::paths;
+
 use super::body::{Answer, full};
 use super::jobs::{add_key, issued, parameters, parsed, shown};
 use super::problem::Problem;

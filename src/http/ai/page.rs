@@ -84,7 +84,7 @@ pub fn problem(problem: &Problem) -> Answer {
     let title = problem.status.canonical_reason().unwrap_or("Error");
     let body = html! {
         h1 { (title) }
-        p { (problem.detail()) }
+        p { (problem.detail()) " (" (problem.reason()) ")" }
     };
     answer(problem.status, title, false, body)
 }

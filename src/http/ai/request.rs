@@ -14,12 +14,13 @@ use std::marker::PhantomData;
 use tonic::Status;
 
 /// The range of sampling temperatures that models have.
-const TEMPERATURE_MAX: f64 = 2.0;
+pub const TEMPERATURE_MAX: f64 = 2.0;
 /// More tokens than any model writes in one go.
-const TOKENS_MAX: i64 = 1_000_000;
-/// The jobs of a page, where it is not said, and the most that can be said.
-const PAGE_JOBS: i32 = 50;
-const PAGE_JOBS_MAX: i32 = 100;
+pub const TOKENS_MAX: i64 = 1_000_000;
+/// The jobs of a page, where it is not said.
+pub const PAGE_JOBS: i32 = 50;
+/// The most jobs that a page can be asked to have.
+pub const PAGE_JOBS_MAX: i32 = 100;
 
 /// What `/ai/start` is asked.
 #[derive(Deserialize)]
