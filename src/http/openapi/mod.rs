@@ -22,6 +22,7 @@ fn document() -> Value {
         let methods = paths.entry(route.path).or_insert_with(|| json!({}));
         methods[route.method.as_str().to_lowercase()] = operation(route);
     }
+    paths.extend(super::ai::paths());
     let schemas = schema::all(ROUTES.iter().flat_map(|route| {
         let method = method(route);
         let body = (route.method == Method::POST).then(|| (method.input(), Side::Request));
@@ -69,7 +70,7 @@ fn operation(route: &Route) -> Value {
     match route.method {
         Method::POST => {
             operation["requestBody"] = json!({
-                "required": matches!(route.call, Call::Start | Call::StartBatch),
+                "required": route.call == Call::Start,
                 "content": {"application/json": {"schema": reference(&method.input())}},
             });
         }
