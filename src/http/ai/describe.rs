@@ -3,6 +3,7 @@
 use super::request::{PAGE_JOBS, PAGE_JOBS_MAX, TEMPERATURE_MAX, TOKENS_MAX};
 use super::shown::word;
 use super::{Call, ROUTES};
+use crate::http::openapi::IDEMPOTENCY_KEY;
 use crate::http::routes::{JOB_ID, Route};
 use crate::job::State;
 use http::Method;
@@ -58,7 +59,7 @@ fn parameters(route: &Route<Call>) -> Value {
             query("status", status()),
         ]),
         Call::Start => json!([
-            {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "pattern": "^[!#-~]{1,128}$"}},
+            {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY}},
         ]),
         Call::Status | Call::Cancel | Call::Page => json!([]),
     }

@@ -12,6 +12,9 @@ use schema::{Side, comment, reference};
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 
+/// What the header may be: a request id, in quotes or without, which has something in it.
+pub const IDEMPOTENCY_KEY: &str = r#"^([!#-~]([ -~]{0,126}[!-~])?|"[ -~]{1,126}[!-~])$"#;
+
 /// The document.
 pub static DOCUMENT: LazyLock<Bytes> =
     LazyLock::new(|| Bytes::from(serde_json::to_vec(&document()).expect("it is JSON already")));
@@ -80,7 +83,7 @@ fn operation(route: &Route) -> Value {
         parameters.push(json!({
             "name": "Idempotency-Key", "in": "header",
             "description": "The same as `requestId` in the body.",
-            "schema": {"type": "string", "pattern": "^[!#-~]{1,128}$"},
+            "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY},
         }));
     }
     if route.call == Call::Watch {
