@@ -48,7 +48,7 @@ async fn open(address: SocketAddr) -> anyhow::Result<TcpStream> {
 
 impl Sender {
     /// Calls once, and reads the answer, which must be a success.
-    pub async fn call(&mut self, method: Method, path: &str, body: &str) -> anyhow::Result<()> {
+    pub async fn call(&mut self, method: Method, path: &str, body: &str) -> anyhow::Result<Bytes> {
         let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
         let request = Request::builder().method(method).header("content-type", "application/json");
         let answer = match self {
@@ -63,7 +63,6 @@ impl Sender {
             }
         };
         ensure!(answer.status().is_success(), "the server answered {}", answer.status());
-        answer.into_body().collect().await?;
-        Ok(())
+        Ok(answer.into_body().collect().await?.to_bytes())
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::calls::{self, Call};
 use crate::crowd::{self, Crowd};
+use crate::json;
 use crate::lives::{self, Lives};
 use crate::process::processor_time;
 use crate::programs::{self, Programs};
@@ -32,6 +33,8 @@ pub enum Load {
     Lives(Lives),
     /// Many watchers of one job.
     Watchers(Watchers),
+    /// How many bytes a collector has got.
+    Collected(SocketAddr),
     /// A crowd over both protocols.
     Crowd(Crowd),
     /// Watchers that stop reading.
@@ -77,6 +80,7 @@ pub fn run(order: Load) -> anyhow::Result<()> {
 
 async fn measure(order: Load) -> anyhow::Result<String> {
     Ok(match order {
+        Load::Collected(address) => serde_json::to_string(&collected(address).await?),
         Load::Calls(order) => serde_json::to_string(&calls(order).await?),
         Load::Lives(order) => serde_json::to_string(&lives::run(order).await?),
         Load::Watchers(order) => serde_json::to_string(&watchers::run(order).await?),
@@ -85,6 +89,12 @@ async fn measure(order: Load) -> anyhow::Result<String> {
         Load::Crowd(order) => serde_json::to_string(&crowd::run(order).await?),
         Load::Stalled(order) => serde_json::to_string(&stalled::run(order).await?),
     }?)
+}
+
+async fn collected(address: SocketAddr) -> anyhow::Result<f64> {
+    let mut sender = json::two(address, 1, 1).await?.remove(0);
+    let bytes = sender.call(http::Method::GET, "/", "").await?;
+    Ok(std::str::from_utf8(&bytes)?.parse()?)
 }
 
 /// Connections to one server, each with its own socket.

@@ -4,6 +4,7 @@
 //! program in another role. What is measured and how it is read is told in benches/README.md.
 
 mod calls;
+mod collector;
 mod crowd;
 mod disk;
 mod echo;
@@ -32,7 +33,7 @@ struct Options {
     #[arg(long)]
     quick: bool,
     /// Measure only these: start, alone, status, lives, watchers, stalled, batch, queue, prune,
-    /// workers, programs, http, crowd
+    /// workers, programs, http, traces, crowd
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     only: Vec<String>,
     /// How often each pair is measured; ratios are medians over the rounds

@@ -11,6 +11,7 @@ use crate::stalled::{Stalled, Stood};
 use crate::watchers::{Watched, Watchers};
 use crate::workers::{self, Workers};
 use crate::{Options, disk, roles};
+use anyhow::ensure;
 use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -64,6 +65,9 @@ pub fn all(options: &Options) -> anyhow::Result<()> {
     }
     if options.wants("http") {
         run.http(&mut report)?;
+    }
+    if options.wants("traces") {
+        run.traces(&mut report)?;
     }
     if options.wants("crowd") {
         run.crowd(&mut report)?;
@@ -246,6 +250,44 @@ impl Run<'_> {
         let time = Duration::from_secs(if self.options.quick { 10 } else { 20 });
         let idle = measured(&|server| Workers::Idle(server.address, server.pid(), 1_000, time))?;
         report.at_most("1,000 idle workers, of a core", middle(&idle, 0), 0.02, Unit::Percent);
+        Ok(())
+    }
+
+    /// What traces cost the server, beside the same without.
+    fn traces(&self, report: &mut Report) -> anyhow::Result<()> {
+        println!(
+            "\nStartJob with traces beside StartJob without, {CALLERS} callers on {CONNECTIONS} connections"
+        );
+        let collector = Server::collector()?;
+        let endpoint = format!("--otlp-endpoint=http://{}", collector.address);
+        let settings = |traces: &str| vec![endpoint.clone(), format!("--traces-per-second={traces}")];
+        let folders = [folder()?, folder()?, folder()?];
+        let without = Server::longhaul(folders[0].path())?;
+        let usual = Server::longhaul_with(folders[1].path(), &settings("100"))?;
+        let all = Server::longhaul_with(folders[2].path(), &settings("1000000"))?;
+        let (mut of_usual, mut of_all) = (Vec::new(), Vec::new());
+        for round in 1..=self.options.rounds {
+            let calls = |server: &Server| {
+                let (address, time, pid) = (server.address, self.options.round(), Some(server.pid()));
+                let (what, callers, connections) = (Call::Start, CALLERS, CONNECTIONS);
+                let order = Calls { address, what, callers, connections, time, pid };
+                roles::load::<Figures>(Load::Calls(order)).map(|figures| figures.server_time)
+            };
+            let (none, hundred, each) = (calls(&without)?, calls(&usual)?, calls(&all)?);
+            let show = |time| Unit::Time.show(time);
+            println!(
+                "  round {round}: off {} · 100 a second {} · all {}",
+                show(none),
+                show(hundred),
+                show(each)
+            );
+            of_usual.push(hundred / none);
+            of_all.push(each / none);
+        }
+        let collected = roles::load::<f64>(Load::Collected(collector.address))?;
+        ensure!(collected > 0.0, "no trace has come to the collector");
+        report.at_most("server time with traces, of that without", median(of_usual), 1.1, Unit::Percent);
+        report.beside("the same with every call traced", Unit::Percent.show(median(of_all)));
         Ok(())
     }
 

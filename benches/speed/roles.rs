@@ -1,7 +1,7 @@
 //! The processes of a run: how each is started, told what to do, and ended.
 
 use crate::load::Load;
-use crate::{echo, handlers, load, programs};
+use crate::{collector, echo, handlers, load, programs};
 use anyhow::{Context as _, ensure};
 use longhaul::cli::serve;
 use serde::de::DeserializeOwned;
@@ -23,6 +23,8 @@ pub enum Role {
     Echo,
     /// A longhaul with the kinds of the benchmark.
     Handlers(PathBuf),
+    /// A collector of traces.
+    Collector,
     /// A program that a worker runs.
     Program,
     /// Whoever calls; it prints what it measured as one line of JSON.
@@ -34,6 +36,7 @@ pub fn play(role: &str) -> anyhow::Result<()> {
     match serde_json::from_str(role)? {
         Role::Echo => serve::runtime(WORKER_THREADS)?.block_on(echo::serve()),
         Role::Handlers(folder) => serve::runtime(WORKER_THREADS)?.block_on(handlers::serve(folder)),
+        Role::Collector => serve::runtime(WORKER_THREADS)?.block_on(collector::serve()),
         Role::Program => programs::program(),
         Role::Load(order) => load::run(order),
     }
@@ -57,11 +60,21 @@ impl Server {
         Self::spawn(&mut myself(&Role::Echo)?)
     }
 
+    /// A collector of traces.
+    pub fn collector() -> anyhow::Result<Self> {
+        Self::spawn(&mut myself(&Role::Collector)?)
+    }
+
     /// The built longhaul, whose jobs wait for a worker that never comes.
     pub fn longhaul(folder: &Path) -> anyhow::Result<Self> {
+        Self::longhaul_with(folder, &[])
+    }
+
+    /// The same with more settings.
+    pub fn longhaul_with(folder: &Path, settings: &[String]) -> anyhow::Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_longhaul"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--slots", "0", "--log", "warn", "--data-dir"]);
-        command.arg(folder).args(["--worker-threads", &WORKER_THREADS.to_string()]);
+        command.arg(folder).args(["--worker-threads", &WORKER_THREADS.to_string()]).args(settings);
         Self::spawn(&mut command)
     }
 

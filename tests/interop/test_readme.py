@@ -1,4 +1,4 @@
-"""Every command of README.md does what README says: each ```console block is run, or named here with its place.
+"""Every command of README.md and of docs/http.md does what it says: each ```console block is run, or named here with its place.
 
 What stands after the commands of a block is for the reader and is not compared. How a block is run is said in a comment
 directly above it: `<!-- test: server -->` against a fresh server on port 3000, `<!-- test: ci -->` in another place,
@@ -17,6 +17,8 @@ from conftest import BINARY, ROOT, TOOLS
 SECONDS = 60
 """How long a block may take."""
 
+PAGES = ["README.md", "docs/http.md"]
+
 # Commands that are run by something else: which file, and what it must contain to be believed.
 ELSEWHERE = {
     "cargo run --release -- demo": ("tests/cli.rs", '"demo"'),
@@ -30,8 +32,8 @@ BLOCK = re.compile(r"^(?:<!-- test: *(?P<how>.*?) *-->\n)?```(?P<language>.*)\n(
 
 def blocks():
     """How to run each block, and its commands."""
-    readme = ROOT / "README.md"
-    for number, block in enumerate(BLOCK.finditer(readme.read_text()) if readme.exists() else (), 1):
+    texts = [(ROOT / page).read_text() for page in PAGES]
+    for number, block in enumerate((block for text in texts for block in BLOCK.finditer(text)), 1):
         if block["language"] in ("console", "sh", "bash", "shell"):
             commands = [line[2:] for line in block["body"].splitlines() if line.startswith("$ ")]
             name = commands[0] if commands else "no command"
