@@ -149,7 +149,7 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     let api = api::Jobs::new(engine.clone()).measured(Arc::clone(&metrics)).traced(traces.clone());
     let http = http::Http::new(api.clone(), engine.clone(), Arc::clone(&metrics), refusals.clone());
     let services = rpc::Services::new()
-        .service(rpc::Jobs::service(api.clone()))
+        .web_service(rpc::Jobs::service(api.clone()))
         .service(rpc::Workers::service(engine.clone(), refusals.clone()))
         .refusals(refusals);
     let health = services.health();
