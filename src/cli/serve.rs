@@ -155,6 +155,7 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     let health = services.health();
     let options = edge::Options {
         allowed_hosts: settings.allowed_hosts,
+        allowed_origins: settings.allowed_origins,
         connections_max: settings.connections_max,
         drain_timeout: CALLS_DRAIN,
         ..Default::default()
