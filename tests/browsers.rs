@@ -246,6 +246,8 @@ fn attacks() -> Vec<(&'static str, &'static str, Bytes)> {
         ("/v1/jobs", "multipart/form-data; boundary=x", json.into()),
         ("/v1/jobs", "application/json", json.into()),
         ("/v1/jobs", "", json.into()),
+        ("/ai/start", "text/plain", json.into()),
+        ("/ai/start", "application/json", r#"{"prompt": "from afar"}"#.into()),
     ]
 }
 

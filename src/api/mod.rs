@@ -10,7 +10,7 @@ use crate::engine::{
     Count, Engine, Error, EventLimit, Page, Parts, Started, Watch, WatchJobs, WatchJobsOptions, WatchOptions,
 };
 use crate::job::limits::GRACE_SECONDS_MAX;
-use crate::job::{DEFAULT_TENANT, JobId, Snapshot, Trace};
+use crate::job::{DEFAULT_TENANT, JobId, Snapshot, Terms, Timestamp, Trace};
 use crate::metrics::Metrics;
 use crate::proto;
 use crate::traces::Traces;
@@ -66,6 +66,16 @@ impl Jobs {
     /// With traces of the calls that start jobs.
     pub fn traced(self, traces: Traces) -> Self {
         Self { traces, ..self }
+    }
+
+    /// What a job of this kind has to keep to.
+    pub fn terms(&self, kind: &str) -> Terms {
+        self.engine.terms(kind)
+    }
+
+    /// What time it is for the jobs.
+    pub fn now(&self) -> Timestamp {
+        self.engine.now()
     }
 
     /// Accepts a job.

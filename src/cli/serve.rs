@@ -147,7 +147,13 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         Refusals::to(move |reason| metrics.refused(reason))
     };
     let api = api::Jobs::new(engine.clone()).measured(Arc::clone(&metrics)).traced(traces.clone());
-    let http = http::Http::new(api.clone(), engine.clone(), Arc::clone(&metrics), refusals.clone());
+    let http = http::Http {
+        api: api.clone(),
+        engine: engine.clone(),
+        metrics: Arc::clone(&metrics),
+        refusals: refusals.clone(),
+        ai_kind: settings.ai_kind.into(),
+    };
     let services = rpc::Services::new()
         .web_service(rpc::Jobs::service(api.clone()))
         .service(rpc::Workers::service(engine.clone(), refusals.clone()))

@@ -7,6 +7,7 @@ use crate::edge::Origin;
 use crate::job::check_kind;
 use crate::job::limits::INPUT_BYTES_MAX;
 use crate::processor::exec::Program;
+use crate::processor::simulate;
 use crate::traces;
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
@@ -85,6 +86,9 @@ pub struct Options {
     /// Allow an address that others can reach, without encryption and without any check of who calls
     #[arg(long, env = "LONGHAUL_INSECURE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub insecure: Option<bool>,
+    /// The kind of the jobs that `/ai/start` starts [default: simulate]
+    #[arg(long, env = "LONGHAUL_AI_KIND", value_name = "KIND")]
+    pub ai_kind: Option<String>,
     /// How logs are written [default: text]
     #[arg(long, env = "LONGHAUL_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -142,6 +146,8 @@ pub struct Settings {
     pub allowed_origins: Vec<Origin>,
     /// How jobs are traced; none, where they are not.
     pub traces: Option<traces::Settings>,
+    /// The kind of the jobs that `/ai/start` starts.
+    pub ai_kind: String,
     /// How logs are written.
     pub log_format: LogFormat,
     /// What is logged.
@@ -180,6 +186,7 @@ impl Options {
             otlp_endpoint: self.otlp_endpoint.or(other.otlp_endpoint),
             traces_per_second: self.traces_per_second.or(other.traces_per_second),
             insecure: self.insecure.or(other.insecure),
+            ai_kind: self.ai_kind.or(other.ai_kind),
             log_format: self.log_format.or(other.log_format),
             log: self.log.or(other.log),
             exec: if self.exec.is_empty() { other.exec } else { self.exec },
@@ -210,6 +217,7 @@ impl Options {
             allowed_hosts: self.allowed_hosts.unwrap_or_default(),
             allowed_origins: origins(&self.allowed_origins.unwrap_or_default())?,
             traces: traces(self.otlp_endpoint, self.traces_per_second)?,
+            ai_kind: self.ai_kind.unwrap_or_else(|| simulate::KIND.to_owned()),
             log_format: self.log_format.unwrap_or_default(),
             log: self.log.unwrap_or_else(|| "info".to_owned()),
             programs: programs(self.exec)?,
@@ -249,6 +257,7 @@ impl Settings {
             "input_bytes_max is {input_bytes_max}; it must be from 2 to {INPUT_BYTES_MAX}"
         );
         ensure!(self.connections_max > 0, "connections_max is 0; it must be at least 1");
+        checked_kind(&self.ai_kind).context("ai_kind")?;
         Ok(())
     }
 }
@@ -274,12 +283,15 @@ fn traces(endpoint: Option<String>, per_second: Option<u32>) -> anyhow::Result<O
 
 fn programs(options: BTreeMap<String, ProgramOptions>) -> anyhow::Result<BTreeMap<String, Program>> {
     let settled = options.into_iter().map(|(kind, options)| {
-        let program =
-            check_kind(&kind).map_err(|violations| anyhow::anyhow!("{}", violations[0].description));
-        let program = program.and_then(|()| options.settle()).with_context(|| format!("[exec.{kind}]"))?;
+        let program = checked_kind(&kind).and_then(|()| options.settle());
+        let program = program.with_context(|| format!("[exec.{kind}]"))?;
         Ok((kind, program))
     });
     settled.collect()
+}
+
+fn checked_kind(kind: &str) -> anyhow::Result<()> {
+    check_kind(kind).map_err(|violations| anyhow::anyhow!("{}", violations[0].description))
 }
 
 /// Where jobs are kept unless told otherwise.
@@ -368,6 +380,7 @@ mod tests {
             "connections_max = 0",
             "traces_per_second = 0",
             "otlp_endpoint = \"https://collector:4317\"",
+            "ai_kind = \"No\"",
         ] {
             let name = text.split(' ').next().unwrap();
             let error = file(text).settle().unwrap_err().to_string();

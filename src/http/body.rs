@@ -3,7 +3,7 @@
 use super::problem::Problem;
 use crate::api::MESSAGE_BYTES_MAX;
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Either, Full, StreamBody};
@@ -41,6 +41,15 @@ pub fn json(value: &impl Serialize) -> Body {
 /// A body that comes in pieces.
 pub fn pieces(pieces: Pieces) -> Body {
     Either::Right(StreamBody::new(pieces))
+}
+
+/// An answer to a HEAD: what the body would be is said, and it is not there. Only over HTTP/1.1 would it be left out below.
+pub fn without(answer: Answer) -> Answer {
+    let (mut parts, body) = answer.into_parts();
+    if let Some(length) = body.size_hint().exact().filter(|_| parts.status != StatusCode::NO_CONTENT) {
+        parts.headers.insert(CONTENT_LENGTH, length.into());
+    }
+    Response::from_parts(parts, full(Bytes::new()))
 }
 
 /// The whole body of a request, which is JSON or empty.

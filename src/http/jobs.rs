@@ -38,15 +38,7 @@ pub async fn answer(
 ) -> Result<Answer, Problem> {
     let query = parts.uri.query().unwrap_or_default();
     let given = [("jobId", ticket)];
-    let body = read(&parts.headers, body).await?;
-    if parts.method != http::Method::POST && !body.is_empty() {
-        let detail = "this call takes its parameters from the address; it has no body";
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "MALFORMED_REQUEST", detail));
-    }
-    if parts.method == http::Method::POST && !query.is_empty() {
-        let detail = "this call takes its parameters from the body; its address has no query";
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "MALFORMED_REQUEST", detail));
-    }
+    let body = parameters(parts, body).await?;
     Ok(match call {
         Call::Start => {
             let mut request = parsed(body, json::start).await?;
@@ -107,6 +99,20 @@ pub async fn answer(
     })
 }
 
+/// The body of a call, which has its parameters either there or in the query of its address.
+pub(super) async fn parameters(parts: &Parts, body: Incoming) -> Result<Bytes, Problem> {
+    let body = read(&parts.headers, body).await?;
+    if parts.method != http::Method::POST && !body.is_empty() {
+        let detail = "this call takes its parameters from the address; it has no body";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "MALFORMED_REQUEST", detail));
+    }
+    if parts.method == http::Method::POST && parts.uri.query().is_some_and(|query| !query.is_empty()) {
+        let detail = "this call takes its parameters from the body; its address has no query";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "MALFORMED_REQUEST", detail));
+    }
+    Ok(body)
+}
+
 /// Jobs, and where their list goes on.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -135,7 +141,10 @@ impl Events {
 }
 
 /// Reads a body as JSON: on a thread that nobody else waits for, where it is large.
-async fn parsed<T: Send + 'static>(body: Bytes, parse: fn(&[u8]) -> Result<T, Status>) -> Result<T, Status> {
+pub(super) async fn parsed<T: Send + 'static>(
+    body: Bytes,
+    parse: impl FnOnce(&[u8]) -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
     match body.len() > INLINE_MAX {
         false => parse(&body),
         true => tokio::task::spawn_blocking(move || parse(&body))
@@ -145,7 +154,7 @@ async fn parsed<T: Send + 'static>(body: Bytes, parse: fn(&[u8]) -> Result<T, St
 }
 
 /// The header and the field are one thing.
-fn add_key(headers: &HeaderMap, request_id: &mut String) -> Result<(), Problem> {
+pub(super) fn add_key(headers: &HeaderMap, request_id: &mut String) -> Result<(), Problem> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = keys.next() else { return Ok(()) };
     let text = key.to_str().unwrap_or_default();
@@ -161,10 +170,15 @@ fn add_key(headers: &HeaderMap, request_id: &mut String) -> Result<(), Problem> 
 
 /// The ticket of a job that was started, now or before.
 fn ticket(started: &Started) -> Answer {
-    let status = if started.repeated { StatusCode::OK } else { StatusCode::CREATED };
-    let mut answer = shown(status, &raw::job(&started.snapshot));
-    let headers = answer.headers_mut();
     let location = format!("/v1/jobs/{}", started.snapshot.job.id);
+    issued(started, location, &raw::job(&started.snapshot))
+}
+
+/// What a start is answered: the job lies at `location`, newly or since a request before.
+pub(super) fn issued(started: &Started, location: String, shown: &impl Serialize) -> Answer {
+    let status = if started.repeated { StatusCode::OK } else { StatusCode::CREATED };
+    let mut answer = self::shown(status, shown);
+    let headers = answer.headers_mut();
     headers.insert(LOCATION, HeaderValue::try_from(location).expect("a ticket is plain text"));
     if started.repeated {
         headers.insert(REPEATED, HeaderValue::from_static("true"));
@@ -172,7 +186,8 @@ fn ticket(started: &Started) -> Answer {
     answer
 }
 
-fn shown(status: StatusCode, value: &impl Serialize) -> Answer {
+/// A JSON text with this status.
+pub(super) fn shown(status: StatusCode, value: &impl Serialize) -> Answer {
     let mut answer = Response::new(json_body(value));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, JSON);

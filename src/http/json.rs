@@ -25,6 +25,9 @@ use tonic::Status;
 pub static CONTRACT: LazyLock<DescriptorPool> =
     LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).expect("the build made the descriptors"));
 
+/// What is wrong with a parameter that a call does not have.
+pub const PARAMETER_UNKNOWN: &str = "there is no such parameter, or it is there twice";
+
 /// What an address has given a name, beside a body or a query.
 pub type Given<'a> = [(&'a str, &'a str)];
 
@@ -112,17 +115,24 @@ pub fn from_query<M: Request>(query: &str, given: &Given<'_>) -> Result<M, Statu
     for (name, value) in given {
         object.insert((*name).to_owned(), Value::from(*value));
     }
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (name, value) = (decoded(name)?, decoded(value)?);
+    for pair in pairs(query) {
+        let (name, value) = pair?;
         if given.iter().any(|(given, _)| *given == name) || !put(&mut object, &message, &name, value) {
-            return Err(invalid(&name, "there is no such parameter, or it is there twice"));
+            return Err(invalid(&name, PARAMETER_UNKNOWN));
         }
     }
     if object.is_empty() {
         return Ok(M::default());
     }
     decode(&Value::Object(object).to_string(), "")
+}
+
+/// The parameters of a query.
+pub fn pairs(query: &str) -> impl Iterator<Item = Result<(String, String), Status>> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Ok((decoded(name)?, decoded(value)?))
+    })
 }
 
 /// Puts a parameter where its name says; false where nothing is there, or something already.
@@ -278,14 +288,14 @@ impl<'de> Visitor<'de> for Once {
     }
 }
 
-/// The text that was read is not the one that was sent.
-fn without_position(error: &serde_json::Error) -> String {
+/// What is wrong, without the place in a text that is not the one that was sent, or is named by its path.
+pub fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what).to_owned()
 }
 
-/// What is wrong may quote a name of any length.
-fn invalid(field: &str, what: &str) -> Status {
+/// A request in which one thing is wrong; that may quote a name of any length.
+pub fn invalid(field: &str, what: &str) -> Status {
     let mut what = what.to_owned();
     if what.len() > WHAT_BYTES_MAX {
         what.truncate(what.floor_char_boundary(WHAT_BYTES_MAX));

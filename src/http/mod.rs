@@ -1,8 +1,9 @@
 //! JSON, server-sent events and pages over plain HTTP, on either of its versions.
 //!
 //! `routes` (where an address leads) → `body` (a request's, within its limits) → `json` (a request of the contract) → `api` →
-//! `jobs` or `events` (the answer). What goes wrong is a `problem`.
+//! `jobs` or `events` (the answer). What goes wrong is a `problem`. `ai` has addresses and words of its own.
 
+mod ai;
 mod body;
 mod events;
 mod jobs;
@@ -18,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::wire::refusals::Refusals;
 use body::{Answer, Body};
 use futures_util::FutureExt;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use problem::Problem;
@@ -30,20 +31,22 @@ use std::sync::Arc;
 /// The service of everything that is not gRPC.
 #[derive(Clone, Debug)]
 pub struct Http {
-    api: api::Jobs,
-    engine: Engine,
-    metrics: Arc<Metrics>,
-    refusals: Refusals,
+    /// The calls.
+    pub api: api::Jobs,
+    /// Whose figures are shown.
+    pub engine: Engine,
+    /// The figures.
+    pub metrics: Arc<Metrics>,
+    /// Each refusal is told.
+    pub refusals: Refusals,
+    /// The kind of the jobs that `/ai/start` starts.
+    pub ai_kind: Arc<str>,
 }
 
 impl Http {
-    /// Over these calls, with the figures of their engine. Each refusal is told.
-    pub fn new(api: api::Jobs, engine: Engine, metrics: Arc<Metrics>, refusals: Refusals) -> Self {
-        Self { api, engine, metrics, refusals }
-    }
-
     async fn answer(self, request: Request<Incoming>) -> Answer {
         let refusals = self.refusals.clone();
+        let is_head = request.method() == Method::HEAD;
         let answered = AssertUnwindSafe(self.find(request)).catch_unwind().await;
         let answered = answered.unwrap_or_else(|_| {
             // The panic's own text may quote an input, and inputs are never logged.
@@ -51,10 +54,11 @@ impl Http {
             let detail = "the server failed at this request; the fault is its own";
             Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", detail))
         });
-        answered.unwrap_or_else(|problem| {
+        let answer = answered.unwrap_or_else(|problem| {
             refusals.tell(problem.reason());
             problem.into_answer()
-        })
+        });
+        if is_head { body::without(answer) } else { answer }
     }
 
     async fn find(self, request: Request<Incoming>) -> Result<Answer, Problem> {
@@ -63,8 +67,13 @@ impl Http {
         if let Some(own) = server::find(method, path) {
             return server::answer(&self, own?).await;
         }
-        let (call, ticket) = routes::find(method, path)?;
-        jobs::answer(&self.api, call, ticket, &parts, body).await
+        if let Some((call, ticket)) = routes::find(routes::ROUTES, method, path)? {
+            return jobs::answer(&self.api, call, ticket, &parts, body).await;
+        }
+        if let Some((call, ticket)) = routes::find(ai::ROUTES, method, path)? {
+            return ai::answer(&self.api, &self.ai_kind, call, ticket, &parts, body).await;
+        }
+        Err(Problem::nothing())
     }
 }
 

@@ -76,6 +76,11 @@ impl Problem {
         &self.details.reason
     }
 
+    /// What has happened, for people.
+    pub fn detail(&self) -> &str {
+        &self.details.detail
+    }
+
     /// What it says, for where it is not an answer.
     pub fn details(&self) -> &impl Serialize {
         &*self.details

@@ -35,18 +35,19 @@ pub enum Call {
 
 /// An address and a method.
 #[derive(Debug)]
-pub struct Route {
+pub struct Route<C = Call> {
     /// The method.
     pub method: Method,
     /// The path, in which `{jobId}` is the ticket.
     pub path: &'static str,
     /// What is asked for.
-    pub call: Call,
-    /// Its name in JobService.
+    pub call: C,
+    /// Its name, in JobService where that has it.
     pub name: &'static str,
 }
 
-const fn route(method: Method, path: &'static str, call: Call, name: &'static str) -> Route {
+/// One of them.
+pub const fn route<C: Copy>(method: Method, path: &'static str, call: C, name: &'static str) -> Route<C> {
     Route { method, path, call, name }
 }
 
@@ -68,7 +69,7 @@ pub const ROUTES: &[Route] = &[
 /// The parameter of a path.
 pub const JOB_ID: &str = "{jobId}";
 
-impl Route {
+impl<C: Copy> Route<C> {
     /// The ticket that a path of this form names, empty where the form has none; nothing for a path of another form.
     pub fn matches<'a>(&self, path: &'a str) -> Option<&'a str> {
         match self.path.split_once(JOB_ID) {
@@ -81,14 +82,18 @@ impl Route {
     }
 }
 
-/// What an address is asked for, and the ticket that it names.
-pub fn find<'a>(method: &Method, path: &'a str) -> Result<(Call, &'a str), Problem> {
+/// What an address of these is asked for, and the ticket that it names; nothing for an address that is none of them.
+pub fn find<'a, C: Copy>(
+    routes: &[Route<C>],
+    method: &Method,
+    path: &'a str,
+) -> Result<Option<(C, &'a str)>, Problem> {
     // What a HEAD has of a body is left out by the protocol below.
     let method = if method == Method::HEAD { &Method::GET } else { method };
     let mut allowed = Vec::new();
-    for route in ROUTES {
+    for route in routes {
         match route.matches(path) {
-            Some(ticket) if route.method == *method => return Ok((route.call, ticket)),
+            Some(ticket) if route.method == *method => return Ok(Some((route.call, ticket))),
             Some(_) => allowed.push(route.method.as_str()),
             None => {}
         }
@@ -97,7 +102,7 @@ pub fn find<'a>(method: &Method, path: &'a str) -> Result<(Call, &'a str), Probl
         allowed.push("HEAD");
     }
     match allowed.is_empty() {
-        true => Err(Problem::nothing()),
+        true => Ok(None),
         false => Err(Problem::method(allowed.join(", "))),
     }
 }

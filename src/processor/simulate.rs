@@ -40,6 +40,11 @@ struct Input {
     output: bool,
     chaos: Chaos,
     seed: Option<u64>,
+    /// What a model would be asked with, and no more than that here: there is nothing to sample.
+    #[serde(rename = "temperature")]
+    _temperature: Option<f64>,
+    /// How many words are said at most.
+    max_tokens: Option<usize>,
 }
 
 /// The probabilities of what can go wrong in an attempt.
@@ -61,6 +66,8 @@ impl Default for Input {
             output: true,
             chaos: Chaos::default(),
             seed: None,
+            _temperature: None,
+            max_tokens: None,
         }
     }
 }
@@ -158,7 +165,8 @@ struct Run<'a> {
 impl Run<'_> {
     async fn steps(&self) -> Result<Bytes, Failure> {
         let steps = self.input.steps;
-        let words = words(&self.input.prompt);
+        let mut words = words(&self.input.prompt);
+        words.truncate(self.input.max_tokens.unwrap_or(usize::MAX));
         if self.fate.slow_start {
             self.wait(SLOW_START, 0).await?;
         }
@@ -186,8 +194,7 @@ impl Run<'_> {
             self.wait(Duration::from_secs_f64(self.input.seconds), 0).await?;
         }
         self.context.stage("Done").await?;
-        let result =
-            json!({"text": format!("Processed: {}", self.input.prompt), "seconds": self.input.seconds});
+        let result = json!({"text": format!("Processed: {}", words.concat()), "seconds": self.input.seconds});
         Ok(result.to_string().into())
     }
 

@@ -106,7 +106,8 @@ fn told(event: proto::JobEvent, result: Option<&RawValue>) -> Box<RawValue> {
     }
 }
 
-fn text(payload: &[u8]) -> Option<&RawValue> {
+/// A payload as the JSON text that it is.
+pub fn text(payload: &[u8]) -> Option<&RawValue> {
     serde_json::from_slice(payload).ok()
 }
 

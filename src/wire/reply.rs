@@ -216,7 +216,7 @@ fn log_level(level: LogLevel) -> proto::log_line::Level {
 }
 
 /// Only a job that succeeded is at 1. Before its first attempt it has no progress.
-fn shown_progress(job: &Job, last: &Progress) -> Option<proto::Progress> {
+pub fn shown_progress(job: &Job, last: &Progress) -> Option<proto::Progress> {
     if job.attempt == 0 {
         return None;
     }

@@ -29,11 +29,17 @@ impl StalledServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let api = api::Jobs::new(engine.clone());
-        let metrics = Arc::new(Metrics::new(engine.now(), &[], 0, &[]));
         let services = rpc::Services::new()
             .service(rpc::Jobs::service(api.clone()))
             .service(rpc::Workers::service(engine.clone(), Default::default()));
-        let service = services.beside(http::Http::new(api, engine.clone(), metrics, Refusals::default()));
+        let http = http::Http {
+            api,
+            engine: engine.clone(),
+            metrics: Arc::new(Metrics::new(engine.now(), &[], 0, &[])),
+            refusals: Refusals::default(),
+            ai_kind: "simulate".into(),
+        };
+        let service = services.beside(http);
         tokio::spawn(edge::serve(
             listener,
             edge::Options::default(),

@@ -12,6 +12,9 @@ use schema::{Side, comment, reference};
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 
+/// What the header may be: a request id, in quotes or without, which has something in it.
+pub const IDEMPOTENCY_KEY: &str = r#"^([!#-~]([ -~]{0,126}[!-~])?|"[ -~]{1,126}[!-~])$"#;
+
 /// The document.
 pub static DOCUMENT: LazyLock<Bytes> =
     LazyLock::new(|| Bytes::from(serde_json::to_vec(&document()).expect("it is JSON already")));
@@ -22,6 +25,7 @@ fn document() -> Value {
         let methods = paths.entry(route.path).or_insert_with(|| json!({}));
         methods[route.method.as_str().to_lowercase()] = operation(route);
     }
+    paths.extend(super::ai::paths());
     let schemas = schema::all(ROUTES.iter().flat_map(|route| {
         let method = method(route);
         let body = (route.method == Method::POST).then(|| (method.input(), Side::Request));
@@ -69,7 +73,7 @@ fn operation(route: &Route) -> Value {
     match route.method {
         Method::POST => {
             operation["requestBody"] = json!({
-                "required": matches!(route.call, Call::Start | Call::StartBatch),
+                "required": route.call == Call::Start,
                 "content": {"application/json": {"schema": reference(&method.input())}},
             });
         }
@@ -79,7 +83,7 @@ fn operation(route: &Route) -> Value {
         parameters.push(json!({
             "name": "Idempotency-Key", "in": "header",
             "description": "The same as `requestId` in the body.",
-            "schema": {"type": "string", "pattern": "^[!#-~]{1,128}$"},
+            "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY},
         }));
     }
     if route.call == Call::Watch {

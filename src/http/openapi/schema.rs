@@ -143,7 +143,9 @@ fn nullable(schema: &mut Value) {
 fn bounds(message: &str, field: &str) -> Value {
     // Ten years, and ten minutes.
     let longest = "^[0-9]{1,8}(\\.[0-9]{1,9})?s$";
-    let positive = "^(0*[1-9][0-9]{0,7}(\\.[0-9]{1,9})?|0\\.[0-9]{0,5}[1-9])s$";
+    // A microsecond at least.
+    let positive = "^([1-9][0-9]{0,7}(\\.[0-9]{1,9})?|0\\.([1-9][0-9]{0,8}|0[1-9][0-9]{0,7}|0{2}[1-9][0-9]{0,6}\
+         |0{3}[1-9][0-9]{0,5}|0{4}[1-9][0-9]{0,4}|0{5}[1-9][0-9]{0,3}))s$";
     let hour = "^([0-9]{1,3}|[12][0-9]{3}|3[0-5][0-9]{2})(\\.[0-9]{1,9})?s$";
     match (message, field) {
         ("StartJobRequest", "kind") => {
@@ -178,7 +180,9 @@ fn bounds(message: &str, field: &str) -> Value {
         ("RetryPolicy", "maximum_attempts") => {
             json!({"minimum": 0, "maximum": ATTEMPTS_MAX, "pattern": "^[0-9]{1,3}$"})
         }
-        ("RetryPolicy", "backoff_coefficient") => json!({"minimum": 1, "maximum": BACKOFF_COEFFICIENT_MAX}),
+        ("RetryPolicy", "backoff_coefficient") => {
+            json!({"oneOf": [{"const": 0}, {"minimum": 1, "maximum": BACKOFF_COEFFICIENT_MAX}]})
+        }
         ("CancelJobRequest", "reason") => json!({"maxLength": MESSAGE_CHARACTERS_MAX}),
         ("CancelJobRequest", "grace_period") => {
             json!({"pattern": "^([0-9]{1,2}|[1-5][0-9]{2})(\\.[0-9]{1,9})?s$"})

@@ -196,3 +196,17 @@ fn a_probability_is_how_often_it_strikes() {
         assert!((share - probability).abs() < 0.02, "{share} of {probability}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn it_says_no_more_words_than_it_may() {
+    for (max_tokens, said) in [(1, "one "), (2, "one two"), (7, "one two")] {
+        let input =
+            format!(r#"{{"prompt":"one two","seconds":1,"temperature":0.7,"max_tokens":{max_tokens}}}"#);
+
+        let played = play(&input, 1).await;
+
+        assert_eq!(played.output(), said);
+        let Said::Completed(result) = &played.end else { panic!("{input}: {:?}", played.end) };
+        assert!(result.contains(&format!("Processed: {said}\"")), "{result}");
+    }
+}

@@ -1,0 +1,142 @@
+//! The routes of the hackathon application that longhaul began as, so that its clients work unchanged.
+//!
+//! Other addresses, names and words for the same calls, and no behaviour of their own: `request` (what is asked) → `api` →
+//! `shown` (the job in those words). A browser is sent on to the job's `page`.
+
+mod accept;
+mod describe;
+#[cfg(test)]
+mod fake;
+mod output;
+mod page;
+mod request;
+mod shown;
+
+use self::shown::{Cancelled, Jobs, Started, Status};
+pub use describe::paths;
+
+use super::body::{Answer, full};
+use super::jobs::{add_key, issued, parameters, parsed, shown};
+use super::problem::Problem;
+use super::routes::{Route, route};
+use crate::api;
+use crate::job::Snapshot;
+use crate::proto::{CancelJobRequest, GetStatusRequest, job::View};
+use crate::wire::trace::trace;
+use bytes::Bytes;
+use http::header::{HeaderValue, LOCATION, VARY};
+use http::request::Parts;
+use http::{HeaderMap, Method, Response, StatusCode};
+use hyper::body::Incoming;
+
+/// What an address is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Start a job.
+    Start,
+    /// A job as it is now.
+    Status,
+    /// A page of jobs, newest first.
+    List,
+    /// Ask that a job stop.
+    Cancel,
+    /// A job as a page for people.
+    Page,
+}
+
+/// All of them.
+pub const ROUTES: &[Route<Call>] = &[
+    route(Method::POST, "/ai/start", Call::Start, "AiStart"),
+    route(Method::GET, "/ai/status/{jobId}", Call::Status, "AiStatus"),
+    route(Method::GET, "/ai/jobs", Call::List, "AiJobs"),
+    route(Method::POST, "/ai/cancel", Call::Cancel, "AiCancel"),
+    route(Method::GET, "/jobs/{jobId}", Call::Page, "JobPage"),
+];
+
+/// Answers one of the calls; what is started is of this kind.
+pub async fn answer(
+    api: &api::Jobs,
+    kind: &str,
+    call: Call,
+    ticket: &str,
+    parts: &Parts,
+    body: Incoming,
+) -> Result<Answer, Problem> {
+    let body = parameters(parts, body).await?;
+    match call {
+        Call::Start => start(api, kind, parts, body).await,
+        Call::List => list(api, parts.uri.query().unwrap_or_default()).await,
+        Call::Cancel => cancel(api, body).await,
+        Call::Status if accept::prefers_page(&parts.headers) => {
+            Ok(negotiated(&parts.headers, redirect(api, parts, ticket).await))
+        }
+        Call::Status => Ok(negotiated(&parts.headers, status(api, parts, ticket).await)),
+        Call::Page => Ok(negotiated(&parts.headers, page(api, parts, ticket).await)),
+    }
+}
+
+/// An answer that depends on who asks: to a browser, what went wrong is a page as well.
+fn negotiated(headers: &HeaderMap, told: Result<Answer, Problem>) -> Answer {
+    let mut answer = told.unwrap_or_else(|problem| match accept::prefers_page(headers) {
+        true => page::problem(&problem),
+        false => problem.into_answer(),
+    });
+    answer.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    answer
+}
+
+async fn start(api: &api::Jobs, kind: &str, parts: &Parts, body: Bytes) -> Result<Answer, Problem> {
+    let most = api.terms(kind).input_bytes_max;
+    let mut request = parsed(body, move |text| request::start(text, most)).await?;
+    kind.clone_into(&mut request.kind);
+    add_key(&parts.headers, &mut request.request_id)?;
+    let started = api.start(request, trace(&parts.headers)).await?;
+    let location = format!("/ai/status/{}", started.snapshot.job.id);
+    Ok(issued(&started, location, &Started::new(&started)))
+}
+
+async fn status(api: &api::Jobs, parts: &Parts, ticket: &str) -> Result<Answer, Problem> {
+    let snapshot = find(api, parts, ticket, View::Full).await?;
+    let now = api.now();
+    let text = api::show(snapshot, move |snapshot| Status::new(snapshot, now).text()).await?;
+    Ok(shown(StatusCode::OK, &text))
+}
+
+async fn list(api: &api::Jobs, query: &str) -> Result<Answer, Problem> {
+    let page = api.list(request::list(query)?).await?;
+    let now = api.now();
+    let show = move |snapshot: &_| {
+        let text = Status::new(snapshot, now).text();
+        let bytes = text.get().len();
+        (text, bytes)
+    };
+    let (jobs, next_page_token) = page.show(show).await?;
+    Ok(shown(StatusCode::OK, &Jobs { jobs, next_page_token }))
+}
+
+async fn cancel(api: &api::Jobs, body: Bytes) -> Result<Answer, Problem> {
+    let job_id = request::cancel(&body)?;
+    let snapshot = api.cancel(CancelJobRequest { job_id, ..Default::default() }).await?;
+    Ok(shown(StatusCode::OK, &Cancelled::new(&snapshot)))
+}
+
+async fn page(api: &api::Jobs, parts: &Parts, ticket: &str) -> Result<Answer, Problem> {
+    let snapshot = find(api, parts, ticket, View::Full).await?;
+    let output = output::tail(api, &snapshot.job).await?;
+    Ok(page::job(&snapshot, &output))
+}
+
+async fn redirect(api: &api::Jobs, parts: &Parts, ticket: &str) -> Result<Answer, Problem> {
+    let snapshot = find(api, parts, ticket, View::Basic).await?;
+    let mut answer = Response::new(full(Bytes::new()));
+    *answer.status_mut() = StatusCode::SEE_OTHER;
+    let location = HeaderValue::try_from(format!("/jobs/{}", snapshot.job.id));
+    answer.headers_mut().insert(LOCATION, location.expect("a ticket is plain text"));
+    Ok(answer)
+}
+
+/// The job that an address names, which has no query.
+async fn find(api: &api::Jobs, parts: &Parts, ticket: &str, view: View) -> Result<Snapshot, Problem> {
+    request::none(parts.uri.query().unwrap_or_default())?;
+    Ok(api.status(GetStatusRequest { job_id: ticket.to_owned(), view: view.into() }).await?)
+}
