@@ -155,12 +155,13 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         ai_kind: settings.ai_kind.into(),
     };
     let services = rpc::Services::new()
-        .service(rpc::Jobs::service(api.clone()))
+        .web_service(rpc::Jobs::service(api.clone()))
         .service(rpc::Workers::service(engine.clone(), refusals.clone()))
         .refusals(refusals);
     let health = services.health();
     let options = edge::Options {
         allowed_hosts: settings.allowed_hosts,
+        allowed_origins: settings.allowed_origins,
         connections_max: settings.connections_max,
         drain_timeout: CALLS_DRAIN,
         ..Default::default()

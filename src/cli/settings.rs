@@ -3,6 +3,7 @@
 
 use super::program::ProgramOptions;
 use super::times::Time;
+use crate::edge::Origin;
 use crate::job::check_kind;
 use crate::job::limits::INPUT_BYTES_MAX;
 use crate::processor::exec::Program;
@@ -73,6 +74,9 @@ pub struct Options {
     /// Names under which clients may call this server, beside localhost
     #[arg(long, env = "LONGHAUL_ALLOWED_HOSTS", value_name = "NAME,…", value_delimiter = ',')]
     pub allowed_hosts: Option<Vec<String>>,
+    /// Origins of web pages that may call this server, like https://app.example:8443, beside its own
+    #[arg(long, env = "LONGHAUL_ALLOWED_ORIGINS", value_name = "ORIGIN,…", value_delimiter = ',')]
+    pub allowed_origins: Option<Vec<String>>,
     /// Where traces are sent, by OTLP over gRPC; no traces without it [default: $OTEL_EXPORTER_OTLP_ENDPOINT]
     #[arg(long, env = "LONGHAUL_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
@@ -138,6 +142,8 @@ pub struct Settings {
     pub connections_max: usize,
     /// Names under which clients may call this server, beside localhost.
     pub allowed_hosts: Vec<String>,
+    /// Origins of web pages that may call this server, beside its own.
+    pub allowed_origins: Vec<Origin>,
     /// How jobs are traced; none, where they are not.
     pub traces: Option<traces::Settings>,
     /// The kind of the jobs that `/ai/start` starts.
@@ -176,6 +182,7 @@ impl Options {
             input_bytes_max: self.input_bytes_max.or(other.input_bytes_max),
             connections_max: self.connections_max.or(other.connections_max),
             allowed_hosts: self.allowed_hosts.or(other.allowed_hosts),
+            allowed_origins: self.allowed_origins.or(other.allowed_origins),
             otlp_endpoint: self.otlp_endpoint.or(other.otlp_endpoint),
             traces_per_second: self.traces_per_second.or(other.traces_per_second),
             insecure: self.insecure.or(other.insecure),
@@ -208,6 +215,7 @@ impl Options {
             input_bytes_max: self.input_bytes_max.unwrap_or(INPUT_BYTES_MAX),
             connections_max: self.connections_max.unwrap_or(20_000),
             allowed_hosts: self.allowed_hosts.unwrap_or_default(),
+            allowed_origins: origins(&self.allowed_origins.unwrap_or_default())?,
             traces: traces(self.otlp_endpoint, self.traces_per_second)?,
             ai_kind: self.ai_kind.unwrap_or_else(|| simulate::KIND.to_owned()),
             log_format: self.log_format.unwrap_or_default(),
@@ -252,6 +260,13 @@ impl Settings {
         checked_kind(&self.ai_kind).context("ai_kind")?;
         Ok(())
     }
+}
+
+/// The origins among these; a variable may be set and empty.
+fn origins(allowed: &[String]) -> anyhow::Result<Vec<Origin>> {
+    let named = allowed.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
+    let origin = |text: &str| text.parse().with_context(|| format!("allowed_origins has `{text}`"));
+    named.map(origin).collect()
 }
 
 /// How jobs are traced. Where our own setting says nothing, the usual variables do.
@@ -309,6 +324,20 @@ mod tests {
         assert_eq!(settings.allowed_hosts, ["jobs.example"]);
         assert_eq!(settings.accept_timeout, Duration::from_secs(10));
         assert_eq!(settings.listen.to_string(), LISTEN);
+    }
+
+    #[test]
+    fn an_origin_is_checked_at_the_start() {
+        let settle =
+            |origins: &str| file(&format!("data_dir = \"here\"\nallowed_origins = [{origins}]")).settle();
+
+        let allowed = settle(r#"" https://app.example ", """#).unwrap().allowed_origins;
+        assert_eq!(allowed, ["https://app.example".parse().unwrap()]);
+        for origin in ["*", "null", "app.example", "https://app.example/"] {
+            let error = settle(&format!("\"{origin}\"")).unwrap_err();
+            assert!(error.to_string().starts_with(&format!("allowed_origins has `{origin}`")), "{error:#}");
+            assert!(error.chain().count() == 2, "it says why: {error:#}");
+        }
     }
 
     #[test]

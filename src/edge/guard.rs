@@ -1,8 +1,12 @@
 //! Lets in only what is meant for this server.
 
+use super::cors;
 use super::hosts::Hosts;
+use super::origin::{Origins, Source, is_safe};
+use super::refusal::refusal;
+use super::target::target;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::HeaderValue;
 use http::{Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::service::Service;
@@ -10,27 +14,51 @@ use pin_project_lite::pin_project;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// Refuses what must not reach the inner service, with a plain HTTP answer.
+/// Refuses what must not reach the inner service, with a plain HTTP answer, and answers what browsers ask on their own.
 pub(super) struct Guard<S> {
     hosts: Hosts,
+    origins: Origins,
     inner: S,
 }
 
 impl<S> Guard<S> {
-    pub(super) fn new(hosts: Hosts, inner: S) -> Self {
-        Self { hosts, inner }
+    pub(super) fn new(hosts: Hosts, origins: Origins, inner: S) -> Self {
+        Self { hosts, origins, inner }
     }
 
-    fn refuse<R>(&self, request: &Request<R>) -> Option<Response<Full<Bytes>>> {
-        (!self.hosts.allow_request(request)).then(|| {
-            let text = "this server has no such name; the setting allowed_hosts can give it one\n";
-            let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
-            *response.status_mut() = StatusCode::FORBIDDEN;
-            let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-            response.headers_mut().insert(CONTENT_TYPE, plain);
-            response
-        })
+    fn judge<R>(&self, request: &Request<R>) -> Verdict {
+        let target = match target(request) {
+            Ok(target) => target,
+            Err(sentence) => return Verdict::Refused(StatusCode::BAD_REQUEST, sentence),
+        };
+        if !self.hosts.allow(target.host()) {
+            let sentence = "this server has no such name; the setting allowed_hosts can give it one";
+            return Verdict::Refused(StatusCode::FORBIDDEN, sentence);
+        }
+        match self.origins.source(request, &target) {
+            Source::Allowed(origin) if cors::is_preflight(request) => Verdict::Preflight(origin),
+            Source::Allowed(origin) => Verdict::Admitted(Some(origin)),
+            Source::Own => Verdict::Admitted(None),
+            Source::Foreign if is_safe(request.method()) && !cors::is_preflight(request) => {
+                Verdict::Admitted(None)
+            }
+            Source::Foreign => {
+                let sentence =
+                    "a page of this origin may change nothing here; the setting allowed_origins can let it";
+                Verdict::Refused(StatusCode::FORBIDDEN, sentence)
+            }
+        }
     }
+}
+
+/// What becomes of a request.
+enum Verdict {
+    /// It is let in; the page of this other origin may read the answer.
+    Admitted(Option<HeaderValue>),
+    /// It only asks what a page of this origin may send.
+    Preflight(HeaderValue),
+    /// It is not let in, and hears why.
+    Refused(StatusCode, &'static str),
 }
 
 impl<S, R, B> Service<Request<R>> for Guard<S>
@@ -42,19 +70,24 @@ where
     type Future = Answer<S::Future>;
 
     fn call(&self, request: Request<R>) -> Self::Future {
-        match self.refuse(&request) {
-            None => Answer::Passed { inner: self.inner.call(request) },
-            refused => Answer::Refused { refused },
-        }
+        let answer = match self.judge(&request) {
+            Verdict::Admitted(origin) => {
+                let vary = self.origins.vary();
+                return Answer::Passed { inner: self.inner.call(request), origin, vary };
+            }
+            Verdict::Preflight(origin) => cors::preflight(origin),
+            Verdict::Refused(status, sentence) => refusal(status, sentence),
+        };
+        Answer::Own { answer: Some(answer) }
     }
 }
 
 pin_project! {
-    /// The answer to come, or the refusal.
+    /// The answer to come, or the guard's own.
     #[project = Projected]
     pub(super) enum Answer<F> {
-        Passed { #[pin] inner: F },
-        Refused { refused: Option<Response<Full<Bytes>>> },
+        Passed { #[pin] inner: F, origin: Option<HeaderValue>, vary: bool },
+        Own { answer: Option<Response<Full<Bytes>>> },
     }
 }
 
@@ -66,12 +99,13 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
-            Projected::Passed { inner } => {
-                let response = ready!(inner.poll(context))?;
+            Projected::Passed { inner, origin, vary } => {
+                let mut response = ready!(inner.poll(context))?;
+                cors::amend(response.headers_mut(), origin.take(), *vary);
                 Poll::Ready(Ok(response.map(Either::Right)))
             }
-            Projected::Refused { refused } => {
-                let response = refused.take().expect("a future is not polled after it was ready");
+            Projected::Own { answer } => {
+                let response = answer.take().expect("a future is not polled after it was ready");
                 Poll::Ready(Ok(response.map(Either::Left)))
             }
         }

@@ -2,9 +2,6 @@
 //!
 //! Without them any web page could reach a visitor's own server, by a name of its own that it lets point to 127.0.0.1.
 
-use http::Request;
-use http::header::HOST;
-use http::uri::Authority;
 use std::net::IpAddr;
 
 /// The names under which this server may be called.
@@ -28,26 +25,14 @@ impl Hosts {
         }
     }
 
-    /// Whether a request is for one of them.
-    pub(super) fn allow_request<R>(&self, request: &Request<R>) -> bool {
-        match request.uri().authority() {
-            Some(authority) => self.allow(authority.host()),
-            None => host(request).is_some_and(|authority| self.allow(authority.host())),
-        }
-    }
-
-    fn allow(&self, host: &str) -> bool {
+    /// Whether this is one of them.
+    pub(super) fn allow(&self, host: &str) -> bool {
         self.names.iter().any(|name| name.eq_ignore_ascii_case(host))
             || host.trim_start_matches('[').trim_end_matches(']').parse().is_ok_and(|address: IpAddr| {
                 // Listening on every address, each is ours; and only a name can be made to point here.
                 address.is_loopback() || self.any_address
             })
     }
-}
-
-/// What the header `Host` names.
-fn host<R>(request: &Request<R>) -> Option<Authority> {
-    Authority::try_from(request.headers().get(HOST)?.as_bytes()).ok()
 }
 
 #[cfg(test)]

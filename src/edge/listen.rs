@@ -4,6 +4,7 @@
 //! Nothing that a connection does ends the loop or harms another connection.
 
 use super::calls::Calls;
+use super::origin::Origin;
 use super::preface::Preface;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -12,6 +13,7 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use rustix::net::sockopt;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
@@ -26,6 +28,9 @@ const REST: Duration = Duration::from_millis(50);
 
 /// How long nothing more is said of such an error: with connections that come and go it may come and go as often.
 const QUIET: Duration = Duration::from_secs(10);
+
+/// How soon an unanswered probe of a silent socket is repeated: a few lost packets end no connection.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Calls at once on one connection. More than a client needs, and no connection can hold all memory.
 const STREAMS_MAX: u32 = 1_000;
@@ -57,12 +62,14 @@ const CONNECTION_WINDOW_BYTES: u32 = 32 * STREAM_WINDOW_BYTES;
 pub struct Options {
     /// Names under which this server may be called, beside loopback names and the address that it listens on.
     pub allowed_hosts: Vec<String>,
+    /// Origins of pages that may call this server, beside its own.
+    pub allowed_origins: Vec<Origin>,
     /// Connections at once, 20,000: each costs a file descriptor and its buffers. One more is closed at once.
     pub connections_max: usize,
     /// The time a connection has for its first bytes, 10 s: enough for a slow link, too little to hoard
     /// connections.
     pub first_byte_timeout: Duration,
-    /// How often a silent HTTP/2 connection is pinged, 20 s: below the usual idle limit of a NAT or balancer.
+    /// How often a silent connection is pinged, by HTTP/2 or by TCP, 20 s: below the usual idle limit of a NAT or balancer.
     pub keepalive_interval: Duration,
     /// How long the answer to a ping may take before the connection counts as dead, 20 s.
     pub keepalive_timeout: Duration,
@@ -74,6 +81,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
             connections_max: 20_000,
             first_byte_timeout: Duration::from_secs(10),
             keepalive_interval: Duration::from_secs(20),
@@ -84,6 +92,19 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Sets what the socket itself can watch over. Where the system refuses, the connection works without.
+    fn prepare(&self, stream: &TcpStream) {
+        // A request is a small write that waits for nothing: Nagle would hold it back.
+        let _ = stream.set_nodelay(true);
+        // HTTP/1.1 has no pings: a peer that has vanished, or that has not taken anything of what waits for it, is told by
+        // the system, and after the same time.
+        let patience = self.keepalive_interval + self.keepalive_timeout;
+        let _ = sockopt::set_tcp_keepidle(stream, self.keepalive_interval);
+        let _ = sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL);
+        let _ = sockopt::set_tcp_user_timeout(stream, patience.as_millis().try_into().unwrap_or(u32::MAX));
+        let _ = sockopt::set_socket_keepalive(stream, true);
+    }
+
     fn protocols(&self, calls: Calls) -> auto::Builder<Calls> {
         let mut builder = auto::Builder::new(calls);
         builder
@@ -140,8 +161,7 @@ pub(super) async fn run<S, B>(
         if accepting.refuses(connections.len(), options.connections_max) {
             continue;
         }
-        // A request is a small write that waits for nothing: Nagle would hold it back.
-        let _ = stream.set_nodelay(true);
+        options.prepare(&stream);
         let io = TokioIo::new(Preface::new(stream, options.first_byte_timeout));
         let (service, watcher) = (service.clone(), graceful.watcher());
         let calls = Calls::default();
@@ -206,5 +226,22 @@ impl Accepting {
 fn log_panic(ended: Result<(), JoinError>) {
     if ended.is_err_and(|error| error.is_panic()) {
         tracing::error!("a connection's task panicked; the others go on");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_has_vanished_is_noticed_by_the_socket() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+
+        Options::default().prepare(&stream);
+
+        assert!(sockopt::socket_keepalive(&stream).unwrap() && stream.nodelay().unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), Duration::from_secs(20));
+        assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 40_000);
     }
 }

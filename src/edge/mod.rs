@@ -1,15 +1,20 @@
 //! One port for all protocols: everything between a TCP socket and what answers a request.
 //!
 //! From outside in: `listen` (accept loop, connection limits, drain) → `preface` (time to the first bytes) → `calls` (all in
-//! the connection's task) → `guard` (Host). It knows no protocol above HTTP, and no job.
+//! the connection's task) → `guard` (one target, Host, Origin, CORS). It knows no protocol above HTTP, and no job.
 
 mod calls;
+mod cors;
 mod guard;
 mod hosts;
 mod listen;
+mod origin;
 mod preface;
+mod refusal;
+mod target;
 
 pub use listen::Options;
+pub use origin::{NoOrigin, Origin};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -40,6 +45,8 @@ where
     B::Error: Into<StdError>,
 {
     let hosts = hosts::Hosts::new(listener.local_addr()?.ip(), &options.allowed_hosts);
-    listen::run(listener, guard::Guard::new(hosts, service), &options, told, shutdown).await;
+    let origins = origin::Origins::new(options.allowed_origins.clone());
+    let guard = guard::Guard::new(hosts, origins, service);
+    listen::run(listener, guard, &options, told, shutdown).await;
     Ok(())
 }

@@ -25,6 +25,9 @@ const MALFORMED: [&str; 5] = [
     "Missing request message",
 ];
 
+/// What `tonic-web` begins its messages with.
+const WEB: &str = "tonic-web: ";
+
 fn amend(headers: &mut HeaderMap, refusals: &Refusals) {
     if headers.get(Status::GRPC_STATUS).is_none_or(|code| code == "0") {
         return;
@@ -51,6 +54,10 @@ fn translate(code: Code, message: &str) -> (Code, &'static str, &str) {
         Code::ResourceExhausted if message.contains("decompressing") => (code, MESSAGE_TOO_LARGE, message),
         Code::Internal if MALFORMED.iter().any(begins) => {
             (Code::InvalidArgument, reason(Code::InvalidArgument), message)
+        }
+        // What is said of a body that is not the base64 it should be; only then it fails there.
+        Code::Internal if message.starts_with(WEB) => {
+            (Code::InvalidArgument, reason(Code::InvalidArgument), &message[WEB.len()..])
         }
         Code::Unimplemented if message.starts_with("Content is compressed") => {
             (code, ENCODING_UNKNOWN, message)
@@ -180,6 +187,11 @@ mod tests {
             (Status::out_of_range("the job is at 7"), Code::OutOfRange, "OUT_OF_RANGE"),
             (
                 Status::internal("failed to decode Protobuf message: invalid tag"),
+                Code::InvalidArgument,
+                "MALFORMED_REQUEST",
+            ),
+            (
+                Status::internal("tonic-web: malformed base64 request"),
                 Code::InvalidArgument,
                 "MALFORMED_REQUEST",
             ),

@@ -1,7 +1,7 @@
 //! The gRPC edge: everything between a request and a gRPC service.
 //!
-//! From outside in: `protocol` (is it gRPC, and well-formed) → `amend` (every error has its ErrorInfo) → `panic` → `deadline` →
-//! `router` (by the service's name). It knows no job; what a service does is its own affair.
+//! From outside in: `protocol` (is it gRPC, and well-formed) → `web` where it is gRPC-Web → `amend` (every error has its
+//! ErrorInfo) → `panic` → `deadline` → `router` (by the service's name). It knows no job; what a service does is its own affair.
 
 mod amend;
 mod deadline;
@@ -13,6 +13,7 @@ mod protocol;
 mod reports;
 mod router;
 mod streams;
+mod web;
 mod work;
 mod worker_service;
 
@@ -34,7 +35,9 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 /// The services that one port offers, with health and reflection among them.
 pub struct Services {
-    router: router::Router,
+    router: router::Router<Incoming>,
+    /// Those that pages may call.
+    web: router::Router<tonic::body::Body>,
     health: Health,
     refusals: Refusals,
 }
@@ -49,14 +52,19 @@ impl Services {
     /// Reflection and health, and no service of our own yet.
     pub fn new() -> Self {
         let (health, service) = Health::new();
-        let router = router::Router::default();
-        Self { router, health, refusals: Refusals::default() }.reflected().with(service)
+        let ((router, web), refusals) = Default::default();
+        Self { router, web, health, refusals }.reflected().with(service.clone()).with_web(service)
     }
 
     /// Adds a service, which is healthy once the server serves. What is added first is found first.
     pub fn service<S: Grpc>(mut self, service: S) -> Self {
         self.health.add(S::NAME);
         self.with(service)
+    }
+
+    /// Adds a service that pages may call as well, by gRPC-Web.
+    pub fn web_service<S: Grpc + Grpc<tonic::body::Body>>(self, service: S) -> Self {
+        self.with_web(service.clone()).service(service)
     }
 
     /// Tells the reason of every error that leaves.
@@ -69,7 +77,7 @@ impl Services {
         self.health.clone()
     }
 
-    /// Answers gRPC, and leaves all other requests to `beside`.
+    /// Answers gRPC and gRPC-Web, and leaves all other requests to `beside`.
     pub fn beside<H, B>(
         self,
         beside: H,
@@ -87,12 +95,17 @@ impl Services {
         B: Body<Data = Bytes, Error: Into<StdError>> + Send + 'static,
     {
         let names = self.router.names();
-        let calls = panic::CatchPanic(deadline::Deadline(self.router));
-        protocol::Protocol::new(names, amend::Amend(calls, self.refusals), beside)
+        let web = web::Web::new(calls(self.web, self.refusals.clone()));
+        protocol::Protocol::new(names, calls(self.router, self.refusals), web, beside)
     }
 
     fn with<S: Grpc>(mut self, service: S) -> Self {
         self.router.add(service);
+        self
+    }
+
+    fn with_web<S: Grpc<tonic::body::Body>>(mut self, service: S) -> Self {
+        self.web.add(service);
         self
     }
 
@@ -111,6 +124,13 @@ impl Services {
         let (v1, v1alpha) = v1.and_then(|v1| Ok((v1, v1alpha?))).expect("the descriptors are compiled in");
         self.with(v1).with(v1alpha)
     }
+}
+
+type Calls<R> = amend::Amend<panic::CatchPanic<deadline::Deadline<router::Router<R>>>>;
+
+/// The way of a call to its service.
+fn calls<R>(router: router::Router<R>, refusals: Refusals) -> Calls<R> {
+    amend::Amend(panic::CatchPanic(deadline::Deadline(router)), refusals)
 }
 
 /// Puts a status of our own into trailers, for a stream that has already begun.
