@@ -169,7 +169,7 @@ PATHS = {
         *["/V1/jobs", "/v1/Jobs", "/v1/jobs:Count", "/v1/jobs%3Acount", "/v1/jobs:", "/v1/jobs:fly", "/v1/jobs:cancel"],
         *[f"{JOB}%0d%0aa:b", f"{JOB}:", f"{JOB}:fly", f"{JOB}:Watch", f"{JOB}:batchStart", f"{JOB}:watch/", f"{JOB}:watch:cancel"],
         *[f"{JOB}/", f"{JOB}/events/", f"{JOB}/Events", f"{JOB}/events:watch", f"{JOB}/watch", "/v1/jobs/:watch"],
-        *["/favicon.ico", "/etc/passwd", "/..//../etc/passwd", "/" + "a/" * 4_000, "*", "http://localhost"],
+        *["/favicon.ico", "/etc/passwd", "/..//../etc/passwd", "/" + "a/" * 4_000, "http://localhost"],
         "/longhaul.v1.JobService",
     ],
     (*INVALID, "jobId"): [
@@ -195,7 +195,7 @@ def test_a_path_leads_where_it_says_or_nowhere(server, path, expected):
 
 BARE = {
     400: [
-        *["v1/jobs", "", "/v1/jobs/ x", "/v1/jobs\t", "/v1/jobs/\0", "/v1/jobs/\x7f", "/v1/jobs/\xff", "/v1/jobs/\xc0\xae"],
+        *["v1/jobs", "", "*", "/v1/jobs/ x", "/v1/jobs\t", "/v1/jobs/\0", "/v1/jobs/\x7f", "/v1/jobs/\xff", "/v1/jobs/\xc0\xae"],
         *["/v1/jobs?\xff", "/v1/jobs?pageSize= 1"],
     ],
     431: ["/v1/jobs/" + "x" * 17_000, "/v1/jobs?" + "x" * 17_000, "/" + "x" * 70_000],
@@ -212,12 +212,17 @@ def test_what_is_no_request_ends_the_connection(server, target, expected):
     assert (answer.status, answer.header("connection"), answer.body) == (expected, "close", b"")
 
 
-@pytest.mark.parametrize("target, host", [("http://evil.example/v1/jobs", "localhost"), (JOBS, "evil.example")])
-def test_another_servers_name_is_refused(server, target, host):
-    """Both places where a request can name a server; the one in its first line is the one that counts."""
-    answer = send(server, written("GET", target, host=host))
+def test_another_servers_name_is_refused(server):
+    answer = send(server, written("GET", JOBS, host="evil.example"))
 
     assert answer.status == 403 and b"allowed_hosts" in answer.body
+
+
+def test_a_request_that_names_two_servers_is_refused(server):
+    """One in its first line and another in its header: who stands between may have looked at either."""
+    answer = send(server, written("GET", "http://evil.example/v1/jobs", host="localhost"))
+
+    assert answer.status == 400
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "http://localhost.evil.example", "null"])
@@ -247,7 +252,7 @@ METHODS = {
 
 @pytest.mark.parametrize("target", METHODS)
 @pytest.mark.parametrize(
-    "method", ["GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS", "TRACE", "CONNECT", "get", "PROPFIND", "X" * 1_000]
+    "method", ["GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS", "TRACE", "get", "PROPFIND", "X" * 1_000]
 )
 def test_a_method_that_an_address_does_not_have_is_refused(server, target, method):
     if method in METHODS[target].split(", "):
@@ -433,7 +438,6 @@ BODY = b'{"kind":"a"}'
         [("content-type", "application/vnd.a+json")],
         [("content-type", "application/json, text/plain")],
         [("content-type", "application/json\xff")],
-        [("content-type", "application/grpc-web")],
         [JSON, JSON],
         [JSON, ("content-type", "text/plain")],
         [JSON, ("content-encoding", "gzip")],

@@ -36,7 +36,7 @@ struct Start {
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Options {
     temperature: Option<f64>,
-    max_tokens: Option<i64>,
+    max_tokens: Option<f64>,
 }
 
 /// The input of the job, in the names that models have for their options.
@@ -59,7 +59,8 @@ struct Cancel {
 /// The job that the body of `/ai/start` asks for, but for its kind; its input may have so many bytes.
 pub fn start(text: &[u8], input_bytes_max: usize) -> Result<StartJobRequest, Status> {
     let Start { prompt, options } = read(text)?;
-    let Options { temperature, max_tokens } = options.map(|Object(options)| options).unwrap_or_default();
+    let Options { temperature, max_tokens: tokens } =
+        options.map(|Object(options)| options).unwrap_or_default();
     let mut violations = Vec::new();
     if prompt.trim().is_empty() {
         violations.push(Violation::new("prompt", "prompt is required"));
@@ -68,8 +69,10 @@ pub fn start(text: &[u8], input_bytes_max: usize) -> Result<StartJobRequest, Sta
         let text = format!("temperature is {t}; it must be from 0 to {TEMPERATURE_MAX}");
         violations.push(Violation::new("options.temperature", text));
     }
-    if let Some(n) = max_tokens.filter(|n| !(1..=TOKENS_MAX).contains(n)) {
-        let text = format!("maxTokens is {n}; it must be from 1 to {TOKENS_MAX}");
+    // In JSON 5.0 is as whole as 5.
+    let max_tokens = tokens.filter(|n| n.fract() == 0.0).map(|n| n as i64);
+    if let Some(n) = tokens.filter(|_| !max_tokens.is_some_and(|n| (1..=TOKENS_MAX).contains(&n))) {
+        let text = format!("maxTokens is {n}; it must be a whole number from 1 to {TOKENS_MAX}");
         violations.push(Violation::new("options.maxTokens", text));
     }
     let input = serde_json::to_string(&Input { prompt, temperature, max_tokens })
@@ -204,7 +207,7 @@ mod tests {
 
         assert_eq!(input(r#"{"prompt": "Hello Judges"}"#), r#"{"prompt":"Hello Judges"}"#);
         assert_eq!(
-            input(r#"{"prompt": " ü\n", "options": {"temperature": 0.7, "maxTokens": 5}}"#),
+            input(r#"{"prompt": " ü\n", "options": {"temperature": 0.7, "maxTokens": 5.0}}"#),
             r#"{"prompt":" ü\n","temperature":0.7,"max_tokens":5}"#
         );
         assert_eq!(input(r#"{"prompt": "x", "options": null}"#), r#"{"prompt":"x"}"#);
@@ -219,6 +222,7 @@ mod tests {
     #[case(r#"{"prompt": "x", "options": {"temperature": 2.1, "maxTokens": 0}}"#, &["options.temperature", "options.maxTokens"])]
     #[case(r#"{"prompt": "x", "options": {"temperature": "hot"}}"#, &["options.temperature"])]
     #[case(r#"{"prompt": "x", "options": {"maxTokens": 1.5}}"#, &["options.maxTokens"])]
+    #[case(r#"{"prompt": "x", "options": {"maxTokens": 1e300}}"#, &["options.maxTokens"])]
     #[case(r#"{"prompt": "x", "options": {"maxTokens": 1000001}}"#, &["options.maxTokens"])]
     #[case(r#"{"prompt": "x", "options": {"topP": 1}}"#, &["options.topP"])]
     #[case(r#"{"prompt": "x", "options": [1, 2]}"#, &["options"])]
