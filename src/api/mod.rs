@@ -21,8 +21,10 @@ use tonic::Status;
 
 /// The largest message that is taken: four inputs of the largest size.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
-/// The largest JSON text that is read on a thread that others wait for: about half a millisecond's work.
-const JSON_INLINE_MAX: usize = 64 << 10;
+/// The largest JSON text that is read or written on a thread that others wait for: about half a millisecond's work.
+pub const JSON_INLINE_MAX: usize = 64 << 10;
+/// The most jobs that are shown on a thread that others wait for.
+pub const JOBS_INLINE_MAX: usize = 64;
 /// The largest page of jobs or events.
 const PAGE_BYTES_MAX: usize = 1 << 20;
 /// How long a watcher's latest-wins events are apart, where it does not say.
@@ -256,13 +258,18 @@ pub async fn show<T: Send + 'static>(
 }
 
 /// Does what is much work on a thread that nobody else waits for.
-async fn aside<T: Send + 'static>(
+pub async fn aside<T: Send + 'static>(
     much: bool,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Status> {
     match much {
         false => Ok(work()),
-        true => tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string())),
+        true => match tokio::task::spawn_blocking(work).await {
+            Ok(done) => Ok(done),
+            // Whoever catches panics of calls shall catch this one: its text may quote an input.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(Status::unavailable("the server is stopping")),
+        },
     }
 }
 

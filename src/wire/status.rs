@@ -68,6 +68,7 @@ pub const REASONS: &[&str] = &[
     "PATH_UNKNOWN",
     "CONTENT_TYPE_UNKNOWN",
     "BODY_TIMEOUT",
+    "BUSY",
 ];
 
 /// What a client is told of an error.

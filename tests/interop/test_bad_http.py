@@ -195,7 +195,7 @@ def test_a_path_leads_where_it_says_or_nowhere(server, path, expected):
 
 BARE = {
     400: [
-        *["v1/jobs", "", "*", "/v1/jobs/ x", "/v1/jobs\t", "/v1/jobs/\0", "/v1/jobs/\x7f", "/v1/jobs/\xff", "/v1/jobs/\xc0\xae"],
+        *["v1/jobs", "", "/v1/jobs/ x", "/v1/jobs\t", "/v1/jobs/\0", "/v1/jobs/\x7f", "/v1/jobs/\xff", "/v1/jobs/\xc0\xae"],
         *["/v1/jobs?\xff", "/v1/jobs?pageSize= 1"],
     ],
     431: ["/v1/jobs/" + "x" * 17_000, "/v1/jobs?" + "x" * 17_000, "/" + "x" * 70_000],
