@@ -28,6 +28,11 @@ impl Bucket {
         }
         is_there
     }
+
+    /// One that was taken is put back, where there is room for it.
+    pub fn put_back(&mut self) {
+        self.level = (self.level + 1.0).min(self.per_second);
+    }
 }
 
 #[cfg(test)]

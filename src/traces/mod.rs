@@ -10,12 +10,12 @@ mod context;
 mod exports;
 mod span;
 
-pub use call::Call;
+pub use call::{Arrival, Call};
 pub use exports::{BadEndpoint, check_endpoint};
 
 use crate::clock::Clock;
 use crate::engine::{Chance, Observe};
-use crate::job::{Event, Job, LeaseToken, Snapshot, Trace};
+use crate::job::{Event, Job, LeaseToken, Snapshot, Timestamp, Trace};
 use attempts::Attempts;
 use bucket::Bucket;
 use context::Context;
@@ -71,11 +71,10 @@ impl Traces {
         Self(Some(Arc::new(Shared { clock, chance, bucket, attempts, exports })))
     }
 
-    /// Begins the record of a call that starts jobs, which came with this trace. What the jobs are to be started with is
-    /// [`Call::trace`]: where nothing is recorded, what came.
-    pub fn begin(&self, name: &'static str, came: Option<Trace>) -> Call {
-        let begun = self.0.as_ref().and_then(|shared| shared.begin(name, came.as_ref()));
-        Call::new(begun, came)
+    /// A call that is to start jobs has come, with this trace. It is recorded from now on, if it turns out to be valid.
+    pub fn arrived(&self, name: &'static str, came: Option<Trace>) -> Arrival {
+        let time = self.0.as_ref().map_or(Timestamp::default(), |shared| shared.clock.now());
+        Arrival { shared: self.0.clone(), name, came, time }
     }
 
     /// Who is to be told what becomes of jobs.
@@ -93,13 +92,17 @@ impl Traces {
 
 impl Shared {
     /// A span for a call, where that is to be recorded: its client has not decided against it, and there is room for it.
-    fn begin(self: &Arc<Self>, name: &'static str, came: Option<&Trace>) -> Option<call::Open> {
+    fn begin(
+        self: Arc<Self>,
+        name: &'static str,
+        came: Option<&Trace>,
+        time: Timestamp,
+    ) -> Option<call::Open> {
         let parent = came.and_then(Context::of);
         if came.is_some() && parent.as_ref().is_none_or(|parent| !parent.is_sampled()) {
             return None;
         }
-        let now = self.clock.now();
-        if !self.bucket.lock().take(now) {
+        if !self.bucket.lock().take(self.clock.now()) {
             return None;
         }
         let context = match &parent {
@@ -110,9 +113,14 @@ impl Shared {
             parent: parent.map(|parent| parent.span),
             is_remote: true,
             kind: SpanKind::Server,
-            ..Span::new(context, name, now)
+            ..Span::new(context, name, time)
         };
-        Some(call::Open::new(Arc::clone(self), span))
+        Some(call::Open::new(self, span))
+    }
+
+    /// The token that was taken for a call is there for another one.
+    fn give_back(&self) {
+        self.bucket.lock().put_back();
     }
 
     fn record(&self, spans: impl IntoIterator<Item = Span>) {

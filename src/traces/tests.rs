@@ -5,6 +5,8 @@ use crate::clock::ManualClock;
 use crate::engine::{self, Engine, Leased, Worker};
 use crate::job::*;
 use crate::store::{MemoryStore, Parts};
+use crate::wire::status;
+use crate::{api, proto};
 use opentelemetry::Value;
 use opentelemetry::trace::{SpanId, Status};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SpanData};
@@ -52,11 +54,11 @@ impl Bench {
 
     /// Starts a job as the edge does.
     async fn start(&self, came: Option<Trace>) -> Result<JobId, engine::Error> {
-        let mut call = self.traces.begin("StartJob", came);
+        let mut call = self.traces.arrived("StartJob", came).begin();
         let wish =
             Wish { kind: "work".into(), input: "{}".into(), trace: call.trace(), ..Default::default() };
         let spec = wish.into_spec(DEFAULT_TENANT, &Terms::default()).unwrap();
-        let started = within(call.commit(self.engine.start(spec))).await?;
+        let started = within(call.commit(self.engine.start(spec), status::fault)).await?;
         call.has_started(&started.snapshot, started.repeated);
         Ok(started.snapshot.job.id)
     }
@@ -286,8 +288,8 @@ async fn what_is_not_sampled_passes_through_unchanged(#[case] trace: Option<Trac
 async fn off_means_that_nothing_is_touched_and_nobody_is_told() {
     let off = Traces::default();
 
-    let mut call = off.begin("StartJob", came(CLIENT));
-    let committed: Result<u8, String> = call.commit(async { Ok(7) }).await;
+    let mut call = off.arrived("StartJob", came(CLIENT)).begin();
+    let committed: Result<u8, String> = call.commit(async { Ok(7) }, |_| None).await;
 
     assert_eq!((call.trace(), committed), (came(CLIENT), Ok(7)));
     assert!(off.observer().is_none());
@@ -375,16 +377,62 @@ async fn a_lease_that_ended_unseen_is_recorded_as_that() {
 async fn a_call_that_is_refused_says_why_and_one_whose_caller_is_gone_ends_all_the_same() {
     let bench = Bench::with(100, 0).await;
 
-    let refused = bench.start(came(CLIENT)).await.unwrap_err();
-    assert_eq!(bench.span("StartJob").status, Status::error(refused.to_string()));
-    assert_eq!(bench.span("commit").status, Status::error(refused.to_string()));
+    bench.start(came(CLIENT)).await.unwrap_err();
+    assert_eq!(bench.span("StartJob").status, failed("QUEUE_FULL"));
+    assert_eq!(bench.span("commit").status, failed("QUEUE_FULL"));
     bench.exporter.reset();
-    let mut gone = bench.traces.begin("StartJob", came(CLIENT));
+    let mut gone = bench.traces.arrived("StartJob", came(CLIENT)).begin();
     {
-        let mut forever = Box::pin(gone.commit(std::future::pending::<Result<(), String>>()));
+        let mut forever = Box::pin(gone.commit(std::future::pending::<Result<(), String>>(), |_| None));
         assert!(futures_util::poll!(&mut forever).is_pending());
     }
     drop(gone);
 
     assert_eq!(bench.names(), ["StartJob", "commit"]);
+}
+
+#[tokio::test]
+async fn a_flood_of_bad_requests_leaves_nothing_and_does_not_end_the_tracing_of_good_ones() {
+    let bench = Bench::with(1, 1_000).await;
+    let api = api::Jobs::new(bench.engine.clone()).traced(bench.traces.clone());
+    let start = |kind: &str| proto::StartJobRequest {
+        kind: kind.into(),
+        request_id: "once".into(),
+        ..Default::default()
+    };
+    let batch = |kind: &str| proto::BatchStartJobsRequest { requests: vec![start(kind)] };
+    let retry = |job: &str| proto::RetryJobRequest { job_id: job.into(), request_id: String::new() };
+
+    for _ in 0..3 {
+        within(api.start(start("NO"), came(CLIENT))).await.unwrap_err();
+        within(api.start_batch(batch("NO"), came(CLIENT))).await.unwrap_err();
+        within(api.start_batch(proto::BatchStartJobsRequest::default(), None)).await.unwrap();
+        within(api.retry(retry("nonsense"), None)).await.unwrap_err();
+        within(api.retry(retry(&JobId::default().to_string()), None)).await.unwrap_err();
+    }
+    assert_eq!(bench.names(), [""; 0]);
+    let started = within(api.start(start("work"), came(CLIENT))).await.unwrap();
+    bench.pass(SECOND);
+    for _ in 0..3 {
+        // The name of the request is another's.
+        within(api.start(start("other"), came(CLIENT))).await.unwrap_err();
+        within(api.start_batch(batch("other"), came(CLIENT))).await.unwrap_err();
+    }
+    within(api.start(start("work"), came(CLIENT))).await.unwrap();
+
+    assert_eq!(bench.names(), ["StartJob", "StartJob", "commit", "commit"]);
+    let jobs: Vec<_> = bench.spans().iter().filter_map(|span| text(span, "job.id")).collect();
+    assert_eq!(jobs, vec![started.snapshot.job.id.to_string(); 2]);
+    assert!(bench.spans().iter().all(|span| span.status == Status::Unset));
+}
+
+#[tokio::test]
+async fn a_call_is_recorded_from_its_arrival() {
+    let bench = Bench::new().await;
+
+    let arrival = bench.traces.arrived("StartJob", came(CLIENT));
+    bench.pass(2 * SECOND);
+    drop(arrival.begin());
+
+    assert_eq!(times(&bench.span("StartJob")), (0.0, 2.0));
 }
