@@ -7,7 +7,7 @@ use crate::engine::{self, Engine, Observe};
 use crate::job::Terms;
 use crate::metrics::Metrics;
 use crate::processor::exec::Exec;
-use crate::store::{self, SqliteStore};
+use crate::store::{self, SqliteStore, Store as _};
 use crate::traces::Traces;
 use crate::wire::refusals::Refusals;
 use crate::wire::status::REASONS;
@@ -122,7 +122,7 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     };
     let traces = match &settings.traces {
         Some(settings) => {
-            let traces = Traces::start(settings, Arc::clone(&clock), Arc::new(rand::random));
+            let traces = Traces::start(settings, store.keeper(), Arc::clone(&clock), Arc::new(rand::random));
             traces.context("otlp_endpoint")?
         }
         None => Traces::default(),

@@ -3,7 +3,7 @@
 //!
 //! All of it can be thrown away: what is held is told again after a restart.
 
-use super::context::{self, Context};
+use super::context::{self, Context, Key};
 use super::span::Span;
 use crate::job::{Body, Event, Job, JobId, LeaseToken, Snapshot, State, StateChange, Timestamp};
 use opentelemetry::KeyValue;
@@ -16,8 +16,9 @@ use std::time::Duration;
 const WAITING_MAX: usize = 10_000;
 
 /// What is known of recorded jobs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Attempts {
+    key: Key,
     held: HashMap<JobId, Held>,
     /// Jobs that have been held, and since when they wait for a worker; none while they wait for their time.
     waiting: HashMap<JobId, Option<Timestamp>>,
@@ -46,6 +47,11 @@ struct End {
 }
 
 impl Attempts {
+    /// None yet, of jobs that this key tells are recorded.
+    pub fn new(key: Key) -> Self {
+        Self { key, held: HashMap::new(), waiting: HashMap::new() }
+    }
+
     /// Whether no recorded job is held or waits for its next attempt.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty() && self.waiting.is_empty()
@@ -53,7 +59,7 @@ impl Attempts {
 
     /// A worker has the job, and is told that it is in its attempt's span; returns the spans that have ended so.
     pub fn leased(&mut self, snapshot: &mut Snapshot, now: Timestamp, chance: impl Fn() -> u64) -> Vec<Span> {
-        let Some(held) = Held::of(snapshot, now) else { return Vec::new() };
+        let Some(held) = Held::of(snapshot, &self.key, now) else { return Vec::new() };
         let job = &snapshot.job;
         snapshot.trace = Some(held.started.with(context::attempt(job.id, job.epoch)).told());
         let since = match self.waiting.remove(&job.id) {
@@ -76,7 +82,7 @@ impl Attempts {
 
     /// A worker has had the job since before this process knew of it.
     pub fn adopted(&mut self, snapshot: &Snapshot, now: Timestamp) {
-        if let Some(held) = Held::of(snapshot, now) {
+        if let Some(held) = Held::of(snapshot, &self.key, now) {
             self.held.entry(snapshot.job.id).or_insert(held);
         }
     }
@@ -142,10 +148,13 @@ impl Attempts {
 
 impl Held {
     /// The lease that a job is under, where the job is recorded.
-    fn of(snapshot: &Snapshot, now: Timestamp) -> Option<Self> {
+    fn of(snapshot: &Snapshot, key: &Key, now: Timestamp) -> Option<Self> {
         let job = &snapshot.job;
         let lease = job.lease.as_ref()?;
-        let started = snapshot.trace.as_ref().and_then(Context::of).filter(Context::is_recorded)?;
+        let started = snapshot.trace.as_ref().and_then(Context::of)?;
+        if !started.is_recorded(key) {
+            return None;
+        }
         let begin = job.attempt_start_time.filter(|_| lease.accepted);
         Some(Self {
             epoch: job.epoch,

@@ -21,8 +21,12 @@ impl Arrival {
     /// The call is valid. What its jobs are to be started with is [`Call::trace`]: where nothing is recorded, what came.
     pub fn begin(self) -> Call {
         let Self { shared, name, came, time } = self;
-        let open = shared.and_then(|shared| shared.begin(name, came.as_ref(), time));
-        let trace = open.as_ref().map(|open| open.span.context.told()).or(came);
+        let Some(shared) = shared else { return Call { open: None, trace: came } };
+        let open = shared.begin(name, came.as_ref(), time);
+        let trace = match &open {
+            Some(open) => Some(open.span.context.told()),
+            None => came.map(|came| shared.passed_on(came)),
+        };
         Call { open, trace }
     }
 }

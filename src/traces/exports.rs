@@ -192,7 +192,7 @@ mod tests {
     fn a_collector_that_hangs_holds_up_nobody_and_costs_a_bounded_queue() {
         let ((begun, batches), (leave, waits)) = (channel(), channel());
         let exports = Exports::start(Slow { begun, leave: Mutex::new(waits) });
-        let span = Span::new(Context::root(1, 2).started(3), "span", Timestamp::from_micros(1)).data();
+        let span = Span::new(Context::root(1, 2).by_chance(3), "span", Timestamp::from_micros(1)).data();
 
         for _ in 0..BATCH_MAX {
             exports.record(span.clone());

@@ -15,10 +15,10 @@ pub use exports::{BadEndpoint, check_endpoint};
 
 use crate::clock::Clock;
 use crate::engine::{Chance, Observe};
-use crate::job::{Event, Job, LeaseToken, Snapshot, Timestamp, Trace};
+use crate::job::{Event, Job, Keeper, LeaseToken, Snapshot, Timestamp, Trace};
 use attempts::Attempts;
 use bucket::Bucket;
-use context::Context;
+use context::{Context, Key};
 use exports::Exports;
 use opentelemetry::trace::SpanKind;
 use opentelemetry_sdk::trace::SpanExporter;
@@ -47,28 +47,37 @@ pub struct Traces(Option<Arc<Shared>>);
 struct Shared {
     clock: Arc<dyn Clock>,
     chance: Chance,
+    key: Key,
     bucket: Mutex<Bucket>,
     attempts: Mutex<Attempts>,
     exports: Exports,
 }
 
 impl Traces {
-    /// Records, and exports to a collector. Must be called in a tokio runtime, which the connection lives in.
-    pub fn start(settings: &Settings, clock: Arc<dyn Clock>, chance: Chance) -> Result<Self, BadEndpoint> {
+    /// Records, and exports to a collector; the keeper is that of the store with the jobs. Must be called in a tokio runtime, which the connection lives in.
+    pub fn start(
+        settings: &Settings,
+        keeper: Keeper,
+        clock: Arc<dyn Clock>,
+        chance: Chance,
+    ) -> Result<Self, BadEndpoint> {
         let exporter = exports::otlp(&settings.endpoint)?;
-        Ok(Self::over(exporter, settings.traces_per_second, clock, chance))
+        Ok(Self::over(exporter, settings.traces_per_second, keeper, clock, chance))
     }
 
     /// Records, and exports so.
     pub fn over(
         exporter: impl SpanExporter + 'static,
         traces_per_second: u32,
+        keeper: Keeper,
         clock: Arc<dyn Clock>,
         chance: Chance,
     ) -> Self {
+        let key = Key::of(keeper);
         let bucket = Mutex::new(Bucket::new(traces_per_second, clock.now()));
-        let (attempts, exports) = (Mutex::default(), Exports::start(exporter));
-        Self(Some(Arc::new(Shared { clock, chance, bucket, attempts, exports })))
+        let attempts = Mutex::new(Attempts::new(key.clone()));
+        let exports = Exports::start(exporter);
+        Self(Some(Arc::new(Shared { clock, chance, key, bucket, attempts, exports })))
     }
 
     /// A call that is to start jobs has come, with this trace. It is recorded from now on, if it turns out to be valid.
@@ -106,8 +115,8 @@ impl Shared {
             return None;
         }
         let context = match &parent {
-            Some(parent) => parent.started((self.chance)()),
-            None => Context::root((self.chance)(), (self.chance)()).started((self.chance)()),
+            Some(parent) => parent.started((self.chance)(), &self.key),
+            None => Context::root((self.chance)(), (self.chance)()).started((self.chance)(), &self.key),
         };
         let span = Span {
             parent: parent.map(|parent| parent.span),
@@ -115,7 +124,14 @@ impl Shared {
             kind: SpanKind::Server,
             ..Span::new(context, name, time)
         };
-        Some(call::Open::new(self, span))
+        Some(call::Open::new(Arc::clone(self), span))
+    }
+
+    /// What is told instead of what came, where nothing is recorded: a span that somebody has seen of ours must not be taken for
+    /// one that was recorded now.
+    fn passed_on(&self, came: Trace) -> Trace {
+        let ours = Context::of(&came).filter(|context| context.is_recorded(&self.key));
+        ours.map_or(came, |context| context.unsampled().told())
     }
 
     /// The token that was taken for a call is there for another one.

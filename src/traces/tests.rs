@@ -15,6 +15,7 @@ use std::time::SystemTime;
 
 const SECOND: Duration = Duration::from_secs(1);
 const BEGIN: Timestamp = Timestamp::from_micros(1_790_000_000_000_000);
+const KEEPER: Keeper = Keeper(1);
 const CLIENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
@@ -36,8 +37,8 @@ impl Bench {
         let clock = Arc::new(ManualClock::new(BEGIN));
         let exporter = InMemorySpanExporter::default();
         let told: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        let traces = Traces::over(exporter.clone(), traces_per_second, told, Arc::new(rand::random));
-        let store = Arc::new(MemoryStore::new(queue_max, Keeper(1)));
+        let traces = Traces::over(exporter.clone(), traces_per_second, KEEPER, told, Arc::new(rand::random));
+        let store = Arc::new(MemoryStore::new(queue_max, KEEPER));
         let engine = start(&store, &clock, &traces).await;
         Self { engine, store, clock, traces, exporter }
     }
@@ -48,7 +49,7 @@ impl Bench {
         self.store = Arc::new(self.store.reopened());
         let told: Arc<dyn Clock> = Arc::clone(&self.clock) as _;
         self.spans();
-        self.traces = Traces::over(self.exporter.clone(), 100, told, Arc::new(rand::random));
+        self.traces = Traces::over(self.exporter.clone(), 100, KEEPER, told, Arc::new(rand::random));
         self.engine = start(&self.store, &self.clock, &self.traces).await;
     }
 
@@ -435,4 +436,25 @@ async fn a_call_is_recorded_from_its_arrival() {
     drop(arrival.begin());
 
     assert_eq!(times(&bench.span("StartJob")), (0.0, 2.0));
+}
+
+#[tokio::test]
+async fn past_the_limit_no_parent_is_taken_for_a_recorded_call_neither_a_forged_one_nor_our_own() {
+    let bench = Bench::with(1, 1_000).await;
+    let forged = Context::of(&came(CLIENT).unwrap()).unwrap().started(7, &Key::of(Keeper(2))).told();
+    let job = bench.start(came(CLIENT)).await.unwrap();
+    let ours = bench.engine.get(job, Parts::BASIC).await.unwrap().trace.unwrap();
+    bench.complete(&bench.lease(true).await.token).await;
+    let recorded = bench.names();
+    let mut told = Vec::new();
+
+    for came in [&forged, &ours] {
+        bench.start(Some(came.clone())).await.unwrap();
+        let leased = bench.lease(true).await;
+        bench.complete(&leased.token).await;
+        told.push(leased.snapshot.trace.unwrap());
+    }
+
+    assert_eq!(told, [forged, Context::of(&ours).unwrap().unsampled().told()]);
+    assert_eq!(bench.names(), recorded);
 }
