@@ -90,8 +90,8 @@ impl Jobs {
         let large = request::json_bytes(&request) > JSON_INLINE_MAX;
         let spec = aside(large, move || request::spec(request, DEFAULT_TENANT, &terms)).await?;
         let spec = spec.map_err(status::invalid)?;
-        let mut call = arrival.begin();
-        let starting = self.engine.start(Spec { trace: call.trace(), ..spec });
+        let mut call = arrival.begin(1);
+        let starting = self.engine.start(Spec { trace: call.trace(0), ..spec });
         let started = call.commit(starting, status::fault).await.map_err(refused)?;
         call.has_started(&started.snapshot, started.repeated);
         if let Some(metrics) = &self.metrics {
@@ -115,8 +115,8 @@ impl Jobs {
         if specs.is_empty() {
             return Ok(Vec::new());
         }
-        let mut call = arrival.begin();
-        specs.iter_mut().for_each(|spec| spec.trace = call.trace());
+        let mut call = arrival.begin(specs.len());
+        specs.iter_mut().enumerate().for_each(|(index, spec)| spec.trace = call.trace(index));
         let starting = call.commit(self.engine.start_all(specs), status::fault).await;
         let started = starting.map_err(|error| status::status_in_batch(&error))?;
         call.has_started_all(started.len());
@@ -219,8 +219,8 @@ impl Jobs {
         let arrival = self.traces.arrived("RetryJob", trace);
         let id = job_id(&request.job_id)?;
         let key = request::retry_key(request).map_err(status::invalid)?;
-        let mut call = arrival.begin();
-        let retrying = self.engine.retry(DEFAULT_TENANT, id, key, call.trace());
+        let mut call = arrival.begin(1);
+        let retrying = self.engine.retry(DEFAULT_TENANT, id, key, call.trace(0));
         let started = call.commit(retrying, status::fault).await.map_err(refused)?;
         call.has_started(&started.snapshot, started.repeated);
         Ok(started)

@@ -80,7 +80,7 @@ pub struct Options {
     /// Where traces are sent, by OTLP over gRPC; no traces without it [default: $OTEL_EXPORTER_OTLP_ENDPOINT]
     #[arg(long, env = "LONGHAUL_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
-    /// How many calls a second are traced at most, with all that becomes of their jobs [default: 100]
+    /// How many started jobs a second are traced at most, with all that becomes of them [default: 100]
     #[arg(long, env = "LONGHAUL_TRACES_PER_SECOND", value_name = "NUMBER")]
     pub traces_per_second: Option<u32>,
     /// Allow an address that others can reach, without encryption and without any check of who calls

@@ -18,16 +18,13 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// The call is valid. What its jobs are to be started with is [`Call::trace`]: where nothing is recorded, what came.
-    pub fn begin(self) -> Call {
+    /// The call is valid, and starts so many jobs. Each of them that is recorded costs a token: where there are too few, the
+    /// first jobs are recorded and for the others it is as if the call were not.
+    pub fn begin(self, jobs: usize) -> Call {
         let Self { shared, name, came, time } = self;
-        let Some(shared) = shared else { return Call { open: None, trace: came } };
-        let open = shared.begin(name, came.as_ref(), time);
-        let trace = match &open {
-            Some(open) => Some(open.span.context.told()),
-            None => came.map(|came| shared.passed_on(came)),
-        };
-        Call { open, trace }
+        let Some(shared) = shared else { return Call { open: None, recorded: 0, came } };
+        let (open, recorded) = shared.begin(name, came.as_ref(), time, jobs).unzip();
+        Call { open, recorded: recorded.unwrap_or_default(), came: came.map(|came| shared.passed_on(came)) }
     }
 }
 
@@ -36,13 +33,18 @@ impl Arrival {
 #[must_use = "the call ends when this is dropped"]
 pub struct Call {
     open: Option<Open>,
-    trace: Option<Trace>,
+    /// How many of its jobs are recorded.
+    recorded: usize,
+    came: Option<Trace>,
 }
 
 impl Call {
-    /// What jobs are to be started with.
-    pub fn trace(&self) -> Option<Trace> {
-        self.trace.clone()
+    /// What its job with this index is to be started with: where that is not recorded, what came.
+    pub fn trace(&self, index: usize) -> Option<Trace> {
+        match &self.open {
+            Some(open) if index < self.recorded => Some(open.span.context.told()),
+            _ => self.came.clone(),
+        }
     }
 
     /// Waits for the commit of what the call has asked for. An error is recorded by its stable reason, where `fault` has one;
@@ -60,7 +62,7 @@ impl Call {
             Some(Some(reason)) => opens.for_each(|open| open.span.error = Some(reason.into())),
             Some(None) => {
                 opens.for_each(|open| open.is_void = true);
-                self.open.iter().for_each(|open| open.shared.give_back());
+                self.open.iter().for_each(|open| open.shared.give_back(self.recorded));
             }
         }
         committed
@@ -76,10 +78,14 @@ impl Call {
         ]);
     }
 
-    /// Says how many jobs it has started.
+    /// Says how many jobs it has started, and how many of these are recorded, where that is not all.
     pub fn has_started_all(&mut self, jobs: usize) {
         let Some(open) = &mut self.open else { return };
-        open.span.attributes.push(KeyValue::new("jobs", i64::try_from(jobs).unwrap_or(i64::MAX)));
+        let count = |key, jobs| KeyValue::new(key, i64::try_from(jobs).unwrap_or(i64::MAX));
+        open.span.attributes.push(count("jobs", jobs));
+        if self.recorded < jobs {
+            open.span.attributes.push(count("jobs.recorded", self.recorded));
+        }
     }
 }
 

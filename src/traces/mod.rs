@@ -35,7 +35,7 @@ const FLUSH_TIME: Duration = Duration::from_secs(3);
 pub struct Settings {
     /// Where spans are sent, as an `http://` URL of a collector that speaks OTLP over gRPC.
     pub endpoint: String,
-    /// How many calls a second begin a recorded trace, or a recorded part of their client's.
+    /// How many jobs a second are started with a recorded trace, or a recorded part of their client's.
     pub traces_per_second: u32,
 }
 
@@ -100,18 +100,21 @@ impl Traces {
 }
 
 impl Shared {
-    /// A span for a call, where that is to be recorded: its client has not decided against it, and there is room for it.
+    /// A span for a call, where that is to be recorded: its client has not decided against it, and there is room for it. With it
+    /// goes for how many of its jobs there is.
     fn begin(
-        self: Arc<Self>,
+        self: &Arc<Self>,
         name: &'static str,
         came: Option<&Trace>,
         time: Timestamp,
-    ) -> Option<call::Open> {
+        jobs: usize,
+    ) -> Option<(call::Open, usize)> {
         let parent = came.and_then(Context::of);
         if came.is_some() && parent.as_ref().is_none_or(|parent| !parent.is_sampled()) {
             return None;
         }
-        if !self.bucket.lock().take(self.clock.now()) {
+        let recorded = self.bucket.lock().take(jobs, self.clock.now());
+        if recorded == 0 {
             return None;
         }
         let context = match &parent {
@@ -124,7 +127,7 @@ impl Shared {
             kind: SpanKind::Server,
             ..Span::new(context, name, time)
         };
-        Some(call::Open::new(Arc::clone(self), span))
+        Some((call::Open::new(Arc::clone(self), span), recorded))
     }
 
     /// What is told instead of what came, where nothing is recorded: a span that somebody has seen of ours must not be taken for
@@ -134,9 +137,9 @@ impl Shared {
         ours.map_or(came, |context| context.unsampled().told())
     }
 
-    /// The token that was taken for a call is there for another one.
-    fn give_back(&self) {
-        self.bucket.lock().put_back();
+    /// The tokens that were taken for a call are there for others.
+    fn give_back(&self, tokens: usize) {
+        self.bucket.lock().put_back(tokens);
     }
 
     fn record(&self, spans: impl IntoIterator<Item = Span>) {

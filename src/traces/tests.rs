@@ -55,9 +55,9 @@ impl Bench {
 
     /// Starts a job as the edge does.
     async fn start(&self, came: Option<Trace>) -> Result<JobId, engine::Error> {
-        let mut call = self.traces.arrived("StartJob", came).begin();
+        let mut call = self.traces.arrived("StartJob", came).begin(1);
         let wish =
-            Wish { kind: "work".into(), input: "{}".into(), trace: call.trace(), ..Default::default() };
+            Wish { kind: "work".into(), input: "{}".into(), trace: call.trace(0), ..Default::default() };
         let spec = wish.into_spec(DEFAULT_TENANT, &Terms::default()).unwrap();
         let started = within(call.commit(self.engine.start(spec), status::fault)).await?;
         call.has_started(&started.snapshot, started.repeated);
@@ -289,10 +289,10 @@ async fn what_is_not_sampled_passes_through_unchanged(#[case] trace: Option<Trac
 async fn off_means_that_nothing_is_touched_and_nobody_is_told() {
     let off = Traces::default();
 
-    let mut call = off.arrived("StartJob", came(CLIENT)).begin();
+    let mut call = off.arrived("StartJob", came(CLIENT)).begin(1);
     let committed: Result<u8, String> = call.commit(async { Ok(7) }, |_| None).await;
 
-    assert_eq!((call.trace(), committed), (came(CLIENT), Ok(7)));
+    assert_eq!((call.trace(0), committed), (came(CLIENT), Ok(7)));
     assert!(off.observer().is_none());
     off.shut_down().await;
 }
@@ -382,7 +382,7 @@ async fn a_call_that_is_refused_says_why_and_one_whose_caller_is_gone_ends_all_t
     assert_eq!(bench.span("StartJob").status, failed("QUEUE_FULL"));
     assert_eq!(bench.span("commit").status, failed("QUEUE_FULL"));
     bench.exporter.reset();
-    let mut gone = bench.traces.arrived("StartJob", came(CLIENT)).begin();
+    let mut gone = bench.traces.arrived("StartJob", came(CLIENT)).begin(1);
     {
         let mut forever = Box::pin(gone.commit(std::future::pending::<Result<(), String>>(), |_| None));
         assert!(futures_util::poll!(&mut forever).is_pending());
@@ -433,7 +433,7 @@ async fn a_call_is_recorded_from_its_arrival() {
 
     let arrival = bench.traces.arrived("StartJob", came(CLIENT));
     bench.pass(2 * SECOND);
-    drop(arrival.begin());
+    drop(arrival.begin(1));
 
     assert_eq!(times(&bench.span("StartJob")), (0.0, 2.0));
 }
@@ -457,4 +457,28 @@ async fn past_the_limit_no_parent_is_taken_for_a_recorded_call_neither_a_forged_
 
     assert_eq!(told, [forged, Context::of(&ours).unwrap().unsampled().told()]);
     assert_eq!(bench.names(), recorded);
+}
+
+#[tokio::test]
+async fn of_a_batch_as_many_jobs_are_recorded_as_the_limit_allows_and_the_others_in_no_part() {
+    let bench = Bench::with(2, 1_000).await;
+    let api = api::Jobs::new(bench.engine.clone()).traced(bench.traces.clone());
+    let one = proto::StartJobRequest { kind: "work".into(), ..Default::default() };
+    let batch = |jobs| proto::BatchStartJobsRequest { requests: vec![one.clone(); jobs] };
+
+    within(api.start_batch(batch(5), came(CLIENT))).await.unwrap();
+    within(api.start(one.clone(), None)).await.unwrap();
+    let mut passed_on = 0;
+    for _ in 0..6 {
+        let leased = bench.lease(true).await;
+        bench.complete(&leased.token).await;
+        passed_on += usize::from(leased.snapshot.trace == came(CLIENT));
+    }
+
+    assert_eq!(passed_on, 3);
+    let once = ["BatchStartJobs", "attempt 1", "attempt 1", "commit", "queue", "queue"];
+    assert_eq!(bench.names(), once);
+    let call = bench.span("BatchStartJobs");
+    let number = |key: &str| call.attributes.iter().find(|one| one.key.as_str() == key).map(|one| &one.value);
+    assert_eq!([number("jobs"), number("jobs.recorded")], [Some(&Value::I64(5)), Some(&Value::I64(2))]);
 }
