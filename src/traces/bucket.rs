@@ -21,7 +21,8 @@ impl Bucket {
     pub fn take(&mut self, wanted: usize, now: Timestamp) -> usize {
         let more = now.since(self.filled).as_secs_f64() * self.per_second;
         self.level = (self.level + more).min(self.per_second);
-        self.filled = now;
+        // Who has read the clock earlier may come later.
+        self.filled = self.filled.max(now);
         let taken = wanted.min(self.level as usize);
         self.level -= taken as f64;
         taken
@@ -51,6 +52,17 @@ mod tests {
         assert_eq!(taken(&mut bucket, begin.after(Duration::from_millis(50))), 0);
         assert_eq!(taken(&mut bucket, begin.after(Duration::from_millis(550))), 5);
         assert_eq!(taken(&mut bucket, begin.after(Duration::from_secs(60))), 10);
+    }
+
+    #[test]
+    fn who_comes_with_an_earlier_time_does_not_fill_it_twice() {
+        let begin = Timestamp::from_micros(1_790_000_000_000_000);
+        let later = begin.after(Duration::from_secs(10));
+        let mut bucket = Bucket::new(10, begin);
+
+        assert_eq!(taken(&mut bucket, later), 10);
+        assert_eq!(taken(&mut bucket, begin), 0);
+        assert_eq!(taken(&mut bucket, later), 0);
     }
 
     #[test]
