@@ -27,7 +27,7 @@ pub struct Attempts {
 /// A lease of a recorded job.
 #[derive(Debug)]
 struct Held {
-    epoch: u32,
+    token: LeaseToken,
     /// The call that started the job.
     started: Context,
     kind: String,
@@ -115,13 +115,18 @@ impl Attempts {
 
     /// A lease has ended, and nobody knows how.
     pub fn lost(&mut self, token: &LeaseToken, now: Timestamp) -> Option<Span> {
-        self.held.get(&token.job).filter(|held| held.epoch == token.epoch)?;
+        self.held.get(&token.job).filter(|held| held.token.epoch == token.epoch)?;
         self.held.remove(&token.job).map(|held| held.end(token.job, End::unknown(now)))
+    }
+
+    /// Forgets leases that are not kept. Nothing is recorded of them: who has seen the end has done that.
+    pub fn keep(&mut self, is_kept: impl Fn(&LeaseToken) -> bool) {
+        self.held.retain(|_, held| is_kept(&held.token));
     }
 
     /// The attempt has begun; where that took its worker a moment, that is a span of its own.
     fn begun(&mut self, job: &Job, event: &Event, chance: u64) -> Option<Span> {
-        let held = self.held.get_mut(&job.id).filter(|held| held.epoch == job.epoch)?;
+        let held = self.held.get_mut(&job.id).filter(|held| held.token.epoch == job.epoch)?;
         held.begun = Some((event.attempt, event.time));
         let claim = Span::below(&held.started, held.started.by_chance(chance).span, "claim", held.claimed);
         Some(Span { end: event.time, attributes: held.attributes(job.id), ..claim })
@@ -157,7 +162,7 @@ impl Held {
         }
         let begin = job.attempt_start_time.filter(|_| lease.accepted);
         Some(Self {
-            epoch: job.epoch,
+            token: job.lease_token()?,
             started,
             kind: job.kind.clone(),
             worker: lease.worker.clone(),
@@ -189,7 +194,7 @@ impl Held {
         };
         // Seen from here a worker elsewhere was asked to do something, and this is until it was done.
         let kind = if self.in_process { SpanKind::Internal } else { SpanKind::Client };
-        let span = Span::below(&self.started, context::attempt(job, self.epoch), name, start);
+        let span = Span::below(&self.started, context::attempt(job, self.token.epoch), name, start);
         Span { end: end.time, kind, attributes, error: end.error, ..span }
     }
 }

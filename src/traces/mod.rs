@@ -158,6 +158,10 @@ impl Observe for Shared {
         self.attempts.lock().adopted(snapshot, self.clock.now());
     }
 
+    fn compared(&self, is_kept: &dyn Fn(&LeaseToken) -> bool) {
+        self.attempts.lock().keep(is_kept);
+    }
+
     fn moved(&self, job: &Job, events: &[Event]) {
         let mut attempts = self.attempts.lock();
         if !attempts.is_empty() {

@@ -482,3 +482,23 @@ async fn of_a_batch_as_many_jobs_are_recorded_as_the_limit_allows_and_the_others
     let number = |key: &str| call.attributes.iter().find(|one| one.key.as_str() == key).map(|one| &one.value);
     assert_eq!([number("jobs"), number("jobs.recorded")], [Some(&Value::I64(5)), Some(&Value::I64(2))]);
 }
+
+#[tokio::test]
+async fn a_lease_that_had_ended_before_it_was_adopted_is_forgotten() {
+    let bench = Bench::new().await;
+    let job = bench.start(came(CLIENT)).await.unwrap();
+    let leased = bench.lease(false).await;
+    let snapshot = bench.engine.get(job, Parts::BASIC).await.unwrap();
+    within(bench.engine.accept(&leased.token)).await.unwrap();
+    bench.complete(&leased.token).await;
+    let shared = bench.traces.0.as_ref().unwrap();
+    within(bench.engine.close()).await;
+    let recorded = bench.names();
+
+    shared.adopted(&snapshot);
+    assert!(!shared.attempts.lock().is_empty());
+    start(&Arc::new(bench.store.reopened()), &bench.clock, &bench.traces).await;
+
+    assert!(shared.attempts.lock().is_empty());
+    assert_eq!(bench.names(), recorded);
+}
