@@ -127,6 +127,8 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         }
         None => Traces::default(),
     };
+    let figures = Arc::clone(&metrics);
+    traces.count_lost(move |spans| figures.lost_spans(spans));
     let engine_settings = engine::Settings {
         lease_duration: settings.lease_duration,
         heartbeat_interval: settings.heartbeat_interval,

@@ -86,6 +86,13 @@ impl Traces {
         Arrival { shared: self.0.clone(), name, came, time }
     }
 
+    /// Tells `count` how many spans are lost, whenever some are. It must be short; only the first one is told.
+    pub fn count_lost(&self, count: impl Fn(u64) + Send + Sync + 'static) {
+        if let Some(shared) = &self.0 {
+            shared.exports.count_lost(count);
+        }
+    }
+
     /// Who is to be told what becomes of jobs.
     pub fn observer(&self) -> Option<Arc<dyn Observe>> {
         self.0.clone().map(|shared| shared as Arc<dyn Observe>)

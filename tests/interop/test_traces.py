@@ -6,9 +6,11 @@ export their own spans to it as any instrumented program does.
 
 import concurrent.futures
 import os
+import re
 import subprocess
 import threading
 import time
+import urllib.request
 
 import grpc
 import programs
@@ -290,6 +292,8 @@ def test_a_collector_that_is_down_costs_nothing_but_the_spans(start_server, coll
 
     assert watch(server, job)[-1].state_change.state == Job.SUCCEEDED
     until(lambda: "spans are lost" in server.log(), "a word about the spans")
+    with urllib.request.urlopen(f"http://{server.address}/metrics", timeout=WAIT) as response:
+        assert re.search(r"^longhaul_spans_lost_total [1-9]", response.read().decode(), re.MULTILINE)
     assert status(server, job).state == Job.SUCCEEDED
 
 
