@@ -228,6 +228,15 @@ def test_a_job_is_cancelled_once(server):
     assert shown(server, job.id) == before
 
 
+def test_what_is_not_shown_takes_no_room_on_a_page(start_server):
+    server = start_server("--ai-kind", "nobody")
+    jobs = [told(server, "POST", "/ai/start", {"prompt": "x" * 700_000})["jobId"] for _ in range(4)]
+
+    listed = told(server, "GET", "/ai/jobs")
+
+    assert [job["jobId"] for job in listed["jobs"]] == jobs[::-1] and "nextPageToken" not in listed
+
+
 def test_a_list_is_read_page_by_page(start_server):
     server = start_server()
     jobs = [start(server, kind="nobody").id for _ in range(5)]
