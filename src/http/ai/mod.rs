@@ -25,7 +25,7 @@ use crate::job::Snapshot;
 use crate::proto::CancelJobRequest;
 use crate::wire::trace::trace;
 use bytes::Bytes;
-use http::header::{HeaderValue, LOCATION, VARY};
+use http::header::{CACHE_CONTROL, HeaderValue, LOCATION, VARY};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming;
@@ -136,6 +136,7 @@ async fn redirect(api: &api::Jobs, parts: &Parts, ticket: &str) -> Result<Answer
     *answer.status_mut() = StatusCode::SEE_OTHER;
     let location = HeaderValue::try_from(format!("/jobs/{}", snapshot.job.id));
     answer.headers_mut().insert(LOCATION, location.expect("a ticket is plain text"));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(answer)
 }
 
