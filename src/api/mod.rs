@@ -132,6 +132,11 @@ impl Jobs {
         self.engine.get(id, parts).await.map_err(refused)
     }
 
+    /// These parts of a job as it is now.
+    pub async fn parts(&self, ticket: &str, parts: Parts) -> Result<Snapshot, Status> {
+        self.engine.get(job_id(ticket)?, parts).await.map_err(refused)
+    }
+
     /// Follows a job to its end.
     pub async fn watch(&self, request: proto::WatchJobRequest) -> Result<Watch, Status> {
         let id = job_id(&request.job_id)?;
@@ -162,6 +167,16 @@ impl Jobs {
 
     /// A page of the jobs that match a filter, newest first.
     pub async fn list(&self, request: proto::ListJobsRequest) -> Result<JobsPage, Status> {
+        let parts = request::parts(request.view, Parts::BASIC).map_err(status::invalid)?;
+        self.list_parts(request, parts).await
+    }
+
+    /// As [`list`](Self::list), with these parts of each job instead of the view that is asked for.
+    pub async fn list_parts(
+        &self,
+        request: proto::ListJobsRequest,
+        parts: Parts,
+    ) -> Result<JobsPage, Status> {
         let fingerprint = filter::fingerprint(&request.filter);
         let filter = filter::filter(request.filter).map_err(status::invalid)?;
         let page = Page {
@@ -169,10 +184,9 @@ impl Jobs {
             jobs: request::page_size(request.page_size, 50).map_err(status::invalid)?,
             bytes: PAGE_BYTES_MAX,
         };
-        let parts = request::parts(request.view, Parts::BASIC).map_err(status::invalid)?;
         let listed =
             self.engine.list(DEFAULT_TENANT, Arc::new(filter), page, parts).await.map_err(refused)?;
-        Ok(JobsPage { listed, fingerprint, has_payloads: parts.payloads })
+        Ok(JobsPage { listed, fingerprint, has_payloads: parts.input || parts.result })
     }
 
     /// Counts jobs by kind and state.

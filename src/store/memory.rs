@@ -394,8 +394,8 @@ impl Record {
             request_id: self.spec.request.as_ref().map(|request| request.id.clone()),
             retry_of: self.spec.retry_of,
             trace: self.spec.trace.clone(),
-            input: parts.payloads.then(|| self.spec.input.clone()),
-            result: self.result.clone().filter(|_| parts.payloads),
+            input: parts.input.then(|| self.spec.input.clone()),
+            result: self.result.clone().filter(|_| parts.result),
             live: self.live(),
             queue_position: None,
         }

@@ -6,15 +6,19 @@ use bytes::Bytes;
 /// Which parts of a job to read; the rest is always there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parts {
-    /// The input and the result.
-    pub payloads: bool,
+    /// The input.
+    pub input: bool,
+    /// The result.
+    pub result: bool,
 }
 
 impl Parts {
     /// All but input and result.
-    pub const BASIC: Self = Self { payloads: false };
+    pub const BASIC: Self = Self { input: false, result: false };
+    /// All but the input.
+    pub const RESULT: Self = Self { input: false, result: true };
     /// Everything.
-    pub const FULL: Self = Self { payloads: true };
+    pub const FULL: Self = Self { input: true, result: true };
 }
 
 /// Which page of a list to read.

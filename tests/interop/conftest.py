@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -142,6 +143,18 @@ def wiretap():
 
     yield tap
     listener.close()
+
+
+def cannot_run_here(why):
+    """Skips a test for which something is missing on this machine; fails it where LONGHAUL_SKIP_NOTHING says that all is there."""
+    if os.environ.get("LONGHAUL_SKIP_NOTHING", "") not in ("", "0"):
+        pytest.fail(f"{why}, and with LONGHAUL_SKIP_NOTHING no test is skipped")
+    pytest.skip(why)
+
+
+def need_program(name):
+    """Where a program is that somebody else has to bring; without it the test cannot run here."""
+    return shutil.which(name) or cannot_run_here(f"there is no {name} on this machine")
 
 
 def until(condition, what):

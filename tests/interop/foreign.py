@@ -15,8 +15,7 @@ import subprocess
 import sys
 import threading
 
-import pytest
-from conftest import STUBS, WAIT, until
+from conftest import STUBS, WAIT, cannot_run_here, need_program, until
 
 FOLDER = pathlib.Path(__file__).parent / "workers"
 FORMS = [("python", "work"), ("python", "unary"), ("node", "work"), ("node", "unary")]
@@ -25,13 +24,11 @@ NODE_MAJOR = 20
 
 
 def need_node(folder):
-    """Installs what a folder's lock file names, where that is possible, or skips the test and says why."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if not node or not npm:
-        pytest.skip("there is no Node with npm on this machine")
+    """Installs what a folder's lock file names, where that is possible; otherwise the test cannot run here."""
+    node, npm = need_program("node"), need_program("npm")
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     if int(version[1:].split(".")[0]) < NODE_MAJOR:
-        pytest.skip(f"this machine has Node {version}; {NODE_MAJOR} is needed")
+        cannot_run_here(f"this machine has Node {version}; {NODE_MAJOR} is needed")
     lock, installed = folder / "package-lock.json", folder / "node_modules" / ".installed"
     if installed.exists() and installed.read_bytes() == lock.read_bytes():
         return
@@ -39,9 +36,9 @@ def need_node(folder):
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     except subprocess.TimeoutExpired:
-        pytest.skip("npm could not install the packages within 300 s")
+        cannot_run_here("npm could not install the packages within 300 s")
     if done.returncode != 0:
-        pytest.skip(f"npm could not install the packages: {done.stderr[-500:]}")
+        cannot_run_here(f"npm could not install the packages: {done.stderr[-500:]}")
     shutil.copy(lock, installed)
 
 

@@ -228,6 +228,15 @@ def test_a_job_is_cancelled_once(server):
     assert shown(server, job.id) == before
 
 
+def test_what_is_not_shown_takes_no_room_on_a_page(start_server):
+    server = start_server("--ai-kind", "nobody")
+    jobs = [told(server, "POST", "/ai/start", {"prompt": "x" * 700_000})["jobId"] for _ in range(4)]
+
+    listed = told(server, "GET", "/ai/jobs")
+
+    assert [job["jobId"] for job in listed["jobs"]] == jobs[::-1] and "nextPageToken" not in listed
+
+
 def test_a_list_is_read_page_by_page(start_server):
     server = start_server()
     jobs = [start(server, kind="nobody").id for _ in range(5)]
@@ -324,6 +333,7 @@ def test_a_browser_is_sent_to_the_page(server, accept, is_page):
     assert answer.headers["vary"].lower() == "accept"
     assert answer.status == (303 if is_page else 200)
     assert answer.headers["location"] == (f"/jobs/{job.id}" if is_page else None)
+    assert answer.headers["cache-control"] == ("no-store" if is_page else None)
 
 
 class Page(html.parser.HTMLParser):

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -11,7 +10,7 @@ import tempfile
 import foreign
 import pytest
 from client import Job, history, rendered, states, status, watch
-from conftest import BINARY, ROOT, TOOLS, WAIT, until
+from conftest import BINARY, ROOT, TOOLS, WAIT, need_program, until
 from longhaul.v1 import job_service_pb2, worker_service_pb2, worker_service_pb2_grpc
 
 EXAMPLES = ROOT / "examples"
@@ -45,13 +44,13 @@ def environment(address):
 
 @pytest.fixture
 def ready():
-    """Makes an example ready to run, as its README says, or skips the test and says why: `ready("python")`."""
+    """Makes an example ready to run, as its README says, where that is possible: `ready("python")`."""
 
     def prepare(language):
         if language == "typescript":
             foreign.need_node(EXAMPLES / language)
-        if language == "shell" and not shutil.which("jq"):
-            pytest.skip("there is no jq on this machine")
+        if language == "shell":
+            need_program("jq")
         generate = [command for command in commands(language) if "protoc" in command or "generate" in command]
         if language not in GENERATED:
             for command in generate:

@@ -8,14 +8,13 @@ import http.client
 import itertools
 import json
 import re
-import shutil
 import subprocess
 
 import grpc
 import pytest
 import web
 from client import Job, history, kept, running, simulate, states, status, watch
-from conftest import WAIT, until
+from conftest import WAIT, need_program, until
 from google.protobuf import json_format
 from longhaul.v1 import job_pb2, job_service_pb2, worker_service_pb2, worker_service_pb2_grpc
 from web import ask, query
@@ -317,9 +316,7 @@ def test_a_head_has_the_headers_of_the_answer_and_no_body(server):
 
 def test_a_head_is_one_over_http2_too(server):
     """Where nothing but the server keeps the body back."""
-    curl = shutil.which("curl")
-    if not curl:
-        pytest.skip("there is no curl on this machine")
+    curl = need_program("curl")
     job = finished(server)
 
     for target, status_line in [(f"{JOBS}/{job.id}", "200"), (f"{JOBS}/x", "400"), (f"{JOBS}:watch", "200")]:

@@ -423,6 +423,7 @@ def test_when_memory_runs_out_the_program_dies_of_it_and_says_so(server, worker)
         group.mkdir()
         (group / "memory.limit_in_bytes").write_text(str(64 << 20))
     except OSError as error:
+        # Nobody can install it: a kernel has such groups, and we may make them, or not.
         pytest.skip(f"no group with a memory of its own can be made here: {error}")
     try:
         begun = worker(

@@ -8,13 +8,12 @@ import signal
 import subprocess
 import time
 
+import imageio_ffmpeg
 import programs
 import pytest
 from client import Job, running, states, status, watch
 from conftest import BINARY, ROOT, WAIT, until
 from programs import cancel, ended, result, start
-
-imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="there is no ffmpeg from the package imageio-ffmpeg")
 
 COMMANDS = re.compile(r"^\$ (longhaul worker .*?) &$", re.MULTILINE | re.DOTALL)
 

@@ -4,15 +4,12 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import time
 import uuid
 
 import pytest
-from conftest import BINARY, WAIT
-
-pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux on this machine")
+from conftest import BINARY, WAIT, need_program
 
 
 class Terminal:
@@ -71,6 +68,7 @@ class Terminal:
 @pytest.fixture
 def terminal(tmp_path):
     """Opens terminals: `terminal(server)`, `terminal(server, columns=60)`."""
+    need_program("tmux")
     terminals = []
 
     def start(server, columns=100, lines=30):
@@ -224,8 +222,7 @@ def test_a_shell_completes_commands_and_options(server, terminal):
 
 
 def test_the_manual_page_can_be_read(server, terminal):
-    if shutil.which("man") is None:
-        pytest.skip("there is no man on this machine")
+    need_program("man")
     person = terminal(server, lines=60)
 
     screen, code = person.run("longhaul man | man -l - | head -50")

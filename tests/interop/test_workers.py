@@ -18,6 +18,7 @@ from longhaul.v1 import job_service_pb2
 AT_ONCE = {"retryPolicy": {"initialInterval": "0.05s"}}
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 NUMBERS = itertools.count(1)
+STREAMS = [(language, form) for language, form in foreign.FORMS if form == "work"]
 
 
 @pytest.fixture(scope="module")
@@ -235,9 +236,9 @@ def test_a_report_that_is_repeated_has_the_same_answer(server, crew, step):
     assert (status(server, job).attempt, states(messages).count("RUNNING")) == 2 * (1 if "result" in step else 2,)
 
 
+@pytest.mark.parametrize("crew", STREAMS, ids=" ".join, indirect=True)
 def test_a_success_waits_for_output_that_is_late(server, crew):
-    if crew.form == "unary":
-        pytest.skip("without streams nothing can overtake")
+    """Without streams nothing can overtake."""
     proxy = foreign.Proxy(server.address)
     worker = crew.worker(server.address, **{"emit-server": proxy.address})
     gate = crew.gate("go")

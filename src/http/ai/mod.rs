@@ -20,11 +20,12 @@ use super::jobs::{add_key, issued, parameters, parsed, shown};
 use super::problem::Problem;
 use super::routes::{Route, route};
 use crate::api;
+use crate::engine;
 use crate::job::Snapshot;
-use crate::proto::{CancelJobRequest, GetStatusRequest, job::View};
+use crate::proto::CancelJobRequest;
 use crate::wire::trace::trace;
 use bytes::Bytes;
-use http::header::{HeaderValue, LOCATION, VARY};
+use http::header::{CACHE_CONTROL, HeaderValue, LOCATION, VARY};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming;
@@ -43,6 +44,9 @@ pub enum Call {
     /// A job as a page for people.
     Page,
 }
+
+/// What of a job is shown: what it was asked to do is not, and would take the bytes that a page has for results.
+const SHOWN: engine::Parts = engine::Parts::RESULT;
 
 /// All of them.
 pub const ROUTES: &[Route<Call>] = &[
@@ -96,14 +100,14 @@ async fn start(api: &api::Jobs, kind: &str, parts: &Parts, body: Bytes) -> Resul
 }
 
 async fn status(api: &api::Jobs, parts: &Parts, ticket: &str) -> Result<Answer, Problem> {
-    let snapshot = find(api, parts, ticket, View::Full).await?;
+    let snapshot = find(api, parts, ticket, SHOWN).await?;
     let now = api.now();
     let text = api::show(snapshot, move |snapshot| Status::new(snapshot, now).text()).await?;
     Ok(shown(StatusCode::OK, &text))
 }
 
 async fn list(api: &api::Jobs, query: &str) -> Result<Answer, Problem> {
-    let page = api.list(request::list(query)?).await?;
+    let page = api.list_parts(request::list(query)?, SHOWN).await?;
     let now = api.now();
     let show = move |snapshot: &_| {
         let text = Status::new(snapshot, now).text();
@@ -121,22 +125,28 @@ async fn cancel(api: &api::Jobs, body: Bytes) -> Result<Answer, Problem> {
 }
 
 async fn page(api: &api::Jobs, parts: &Parts, ticket: &str) -> Result<Answer, Problem> {
-    let snapshot = find(api, parts, ticket, View::Full).await?;
+    let snapshot = find(api, parts, ticket, SHOWN).await?;
     let output = output::tail(api, &snapshot.job).await?;
     Ok(page::job(&snapshot, &output))
 }
 
 async fn redirect(api: &api::Jobs, parts: &Parts, ticket: &str) -> Result<Answer, Problem> {
-    let snapshot = find(api, parts, ticket, View::Basic).await?;
+    let snapshot = find(api, parts, ticket, engine::Parts::BASIC).await?;
     let mut answer = Response::new(full(Bytes::new()));
     *answer.status_mut() = StatusCode::SEE_OTHER;
     let location = HeaderValue::try_from(format!("/jobs/{}", snapshot.job.id));
     answer.headers_mut().insert(LOCATION, location.expect("a ticket is plain text"));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(answer)
 }
 
 /// The job that an address names, which has no query.
-async fn find(api: &api::Jobs, parts: &Parts, ticket: &str, view: View) -> Result<Snapshot, Problem> {
+async fn find(
+    api: &api::Jobs,
+    parts: &Parts,
+    ticket: &str,
+    shown: engine::Parts,
+) -> Result<Snapshot, Problem> {
     request::none(parts.uri.query().unwrap_or_default())?;
-    Ok(api.status(GetStatusRequest { job_id: ticket.to_owned(), view: view.into() }).await?)
+    Ok(api.parts(ticket, shown).await?)
 }

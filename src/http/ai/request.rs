@@ -4,7 +4,7 @@ use super::shown::word;
 use crate::http::json::{PARAMETER_UNKNOWN, invalid, pairs, without_position};
 use crate::job::{State, Violation};
 use crate::proto::start_job_request::Payload;
-use crate::proto::{JobFilter, ListJobsRequest, StartJobRequest, job::View};
+use crate::proto::{JobFilter, ListJobsRequest, StartJobRequest};
 use crate::wire::{reply, status};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
@@ -111,7 +111,7 @@ pub fn list(query: &str) -> Result<ListJobsRequest, Status> {
         filter: states.map(|states| JobFilter { states, ..Default::default() }),
         page_size: limit.unwrap_or(PAGE_JOBS),
         page_token: token.unwrap_or_default(),
-        view: View::Full.into(),
+        ..Default::default()
     })
 }
 

@@ -133,8 +133,12 @@ pub fn fraction(snapshot: &Snapshot) -> Option<f64> {
     reply::shown_progress(&snapshot.job, &snapshot.live.progress)?.fraction
 }
 
+/// How far a job is. Whoever waits for 100 waits for the end.
 fn percent(snapshot: &Snapshot) -> u8 {
-    (fraction(snapshot).unwrap_or(0.0) * 100.0).round() as u8
+    let most = if snapshot.job.state.is_final() { 100 } else { 99 };
+    // By way of millionths: 0.29 is a little less than 29 hundredths.
+    let millionths = (fraction(snapshot).unwrap_or(0.0) * 1e6).round() as u32;
+    (millionths / 10_000).min(most) as u8
 }
 
 /// What is being done, or was done last.
@@ -187,6 +191,25 @@ mod tests {
 
         assert_eq!(shown["progress"], json!({"percent": 29, "message": "Counting"}));
         assert_eq!(shown["updatedAt"], "2026-01-01T00:00:12.250Z");
+    }
+
+    #[test]
+    fn a_hundred_percent_is_the_end() {
+        let mut snapshot = snapshot();
+        (snapshot.job.state, snapshot.job.attempt) = (State::Running, 1);
+        let mut percent = |state, fraction| {
+            snapshot.job.state = state;
+            snapshot.live.progress.fraction = Some(fraction);
+            percent(&snapshot)
+        };
+
+        for (fraction, shown) in [(0.0, 0), (0.29, 29), (0.57, 57), (0.576, 57), (0.995, 99), (1.0, 99)] {
+            assert_eq!(percent(State::Running, fraction), shown, "{fraction}");
+        }
+        assert_eq!(percent(State::Cancelling, 1.0), 99);
+        assert_eq!(percent(State::Retrying, 1.0), 99);
+        assert_eq!(percent(State::Failed, 0.999), 99);
+        assert_eq!(percent(State::Succeeded, 0.5), 100);
     }
 
     #[test]

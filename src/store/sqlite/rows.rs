@@ -347,6 +347,16 @@ const BASIC: &str = "SELECT j.id, j.tenant, j.kind, j.record, e.record, s.record
     FROM jobs j LEFT JOIN emitted e ON e.ordinal = j.ordinal LEFT JOIN specs s ON s.ordinal = j.ordinal
     LEFT JOIN live l ON l.ordinal = j.ordinal WHERE j.ordinal = ?1";
 
+/// Reads whole jobs, without their inputs.
+const RESULT: &str = "SELECT j.id, j.tenant, j.kind, j.record, e.record, s.record, l.record, NULL, r.record
+    FROM jobs j LEFT JOIN emitted e ON e.ordinal = j.ordinal LEFT JOIN specs s ON s.ordinal = j.ordinal
+    LEFT JOIN live l ON l.ordinal = j.ordinal LEFT JOIN results r ON r.ordinal = j.ordinal WHERE j.ordinal = ?1";
+
+/// Reads whole jobs, without their results.
+const INPUT: &str = "SELECT j.id, j.tenant, j.kind, j.record, e.record, s.record, l.record, s.input, NULL
+    FROM jobs j LEFT JOIN emitted e ON e.ordinal = j.ordinal LEFT JOIN specs s ON s.ordinal = j.ordinal
+    LEFT JOIN live l ON l.ordinal = j.ordinal WHERE j.ordinal = ?1";
+
 /// Reads whole jobs.
 const FULL: &str = "SELECT j.id, j.tenant, j.kind, j.record, e.record, s.record, l.record, s.input, r.record
     FROM jobs j LEFT JOIN emitted e ON e.ordinal = j.ordinal LEFT JOIN specs s ON s.ordinal = j.ordinal
@@ -363,7 +373,13 @@ pub fn load_snapshot(
     ordinal: i64,
     parts: Parts,
 ) -> Result<Option<Snapshot>, ReadError> {
-    query_snapshot(connection, if parts.payloads { FULL } else { BASIC }, ordinal)
+    let sql = match (parts.input, parts.result) {
+        (false, false) => BASIC,
+        (false, true) => RESULT,
+        (true, false) => INPUT,
+        (true, true) => FULL,
+    };
+    query_snapshot(connection, sql, ordinal)
 }
 
 /// A ready job with all that its worker needs.

@@ -170,7 +170,9 @@ pub fn a_page_has_a_limit_of_bytes_and_is_never_empty(bench: &mut Bench) {
     assert_eq!(sizes(1, Parts::FULL), (1, true));
     assert_eq!(sizes(2_500, Parts::FULL), (2, true));
     assert_eq!(sizes(10_000, Parts::FULL), (3, false));
-    assert_eq!(sizes(2_500, Parts::BASIC), (3, false), "an input that is not shown takes nothing");
+    for parts in [Parts::BASIC, Parts::RESULT] {
+        assert_eq!(sizes(2_500, parts), (3, false), "an input that is not shown takes nothing");
+    }
 }
 
 pub fn a_list_goes_on_where_it_was_whatever_happens_meanwhile(bench: &mut Bench) {
