@@ -179,7 +179,8 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     let told = move |connections| {
         open.set(connections as i64);
     };
-    let connections = tokio::spawn(edge::serve(listener, options, services.beside(http), told, closed));
+    let services = services.beside(edge::Patient(http));
+    let connections = tokio::spawn(edge::serve(listener, options, services, told, closed));
     tracing::info!(%address, data_dir = %settings.data_dir.display(), slots = settings.slots, "serving");
     Ok(Running {
         engine,

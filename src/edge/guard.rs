@@ -2,6 +2,7 @@
 
 use super::cors;
 use super::hosts::Hosts;
+use super::late::Late;
 use super::origin::{Origins, Source, is_safe};
 use super::refusal::refusal;
 use super::target::target;
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use http::header::HeaderValue;
 use http::{Request, Response, StatusCode};
 use http_body_util::{Either, Full};
+use hyper::body::Body;
 use hyper::service::Service;
 use pin_project_lite::pin_project;
 use std::pin::Pin;
@@ -64,6 +66,7 @@ enum Verdict {
 impl<S, R, B> Service<Request<R>> for Guard<S>
 where
     S: Service<Request<R>, Response = Response<B>>,
+    R: Body<Data = Bytes> + Send + Unpin + 'static,
 {
     type Response = Response<Either<Full<Bytes>, B>>;
     type Error = S::Error;
@@ -78,7 +81,7 @@ where
             Verdict::Preflight(origin) => cors::preflight(origin),
             Verdict::Refused(status, sentence) => refusal(status, sentence),
         };
-        Answer::Own { answer: Some(answer) }
+        Answer::Own { answer: Late::to(request, answer) }
     }
 }
 
@@ -87,7 +90,7 @@ pin_project! {
     #[project = Projected]
     pub(super) enum Answer<F> {
         Passed { #[pin] inner: F, origin: Option<HeaderValue>, vary: bool },
-        Own { answer: Option<Response<Full<Bytes>>> },
+        Own { answer: Late<Full<Bytes>> },
     }
 }
 
@@ -105,7 +108,7 @@ where
                 Poll::Ready(Ok(response.map(Either::Right)))
             }
             Projected::Own { answer } => {
-                let response = answer.take().expect("a future is not polled after it was ready");
+                let response = ready!(Pin::new(answer).poll(context));
                 Poll::Ready(Ok(response.map(Either::Left)))
             }
         }

@@ -1,18 +1,21 @@
 //! One port for all protocols: everything between a TCP socket and what answers a request.
 //!
 //! From outside in: `listen` (accept loop, connection limits, drain) → `preface` (time to the first bytes) → `calls` (all in
-//! the connection's task) → `guard` (one target, Host, Origin, CORS). It knows no protocol above HTTP, and no job.
+//! the connection's task) → `guard` (one target, Host, Origin, CORS). What is refused unread is answered `late`. It knows no
+//! protocol above HTTP, and no job.
 
 mod calls;
 mod cors;
 mod guard;
 mod hosts;
+mod late;
 mod listen;
 mod origin;
 mod preface;
 mod refusal;
 mod target;
 
+pub use late::{Late, Lent, Patient};
 pub use listen::Options;
 pub use origin::{NoOrigin, Origin};
 

@@ -7,7 +7,6 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Either, Full, StreamBody};
-use hyper::body::Incoming;
 use serde::Serialize;
 use std::io;
 use std::pin::Pin;
@@ -53,7 +52,7 @@ pub fn without(answer: Answer) -> Answer {
 }
 
 /// The whole body of a request, which is JSON or empty.
-pub async fn read(headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Problem> {
+pub async fn read(headers: &HeaderMap, body: impl http_body::Body<Data = Bytes>) -> Result<Bytes, Problem> {
     let too_large = || {
         let detail = format!("the body is too large; the limit is {} MiB", MESSAGE_BYTES_MAX >> 20);
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "MESSAGE_TOO_LARGE", detail)
@@ -68,7 +67,7 @@ pub async fn read(headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Prob
     if body.size_hint().lower() > MESSAGE_BYTES_MAX as u64 {
         return Err(too_large());
     }
-    let mut whole = BytesMut::new();
+    let (mut whole, mut body) = (BytesMut::new(), std::pin::pin!(body));
     let end = Instant::now() + BODY_TIME_MAX;
     loop {
         let until = end.min(Instant::now() + PAUSE_MAX);

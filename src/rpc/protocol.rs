@@ -2,6 +2,7 @@
 //!
 //! A web page can send a `POST` to any server without asking first, but not with a content-type of gRPC or gRPC-Web.
 
+use crate::edge::Late;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
@@ -99,6 +100,7 @@ where
     G: Service<Request<R>, Response = Response<B>>,
     W: Service<Request<R>, Response = Response<V>, Error = G::Error>,
     H: Service<Request<R>, Response = Response<C>, Error = G::Error>,
+    R: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
 {
     type Response = Response<Body<B, V, C>>;
     type Error = G::Error;
@@ -108,7 +110,7 @@ where
         match self.kind(&request) {
             Kind::Grpc => Answer::Grpc { inner: self.calls.call(request) },
             Kind::GrpcWeb => Answer::GrpcWeb { inner: self.web.call(request) },
-            Kind::Refused(refusal) => Answer::Refused { refusal: Some(refusal) },
+            Kind::Refused(refusal) => Answer::Refused { refusal: Late::to(request, refusal) },
             Kind::Other => Answer::Other { inner: self.beside.call(request) },
         }
     }
@@ -123,7 +125,7 @@ pin_project! {
         /// Of a call by a page.
         GrpcWeb { #[pin] inner: W },
         /// Of nobody.
-        Refused { refusal: Option<Response<Full<Bytes>>> },
+        Refused { refusal: Late<Full<Bytes>> },
         /// Of whatever is beside gRPC.
         Other { #[pin] inner: H },
     }
@@ -152,7 +154,7 @@ where
                 Poll::Ready(Ok(response.map(|body| Either::Right(Either::Right(body)))))
             }
             Projected::Refused { refusal } => {
-                let response = refusal.take().expect("a future is not polled after it was ready");
+                let response = ready!(Pin::new(refusal).poll(context));
                 Poll::Ready(Ok(response.map(|body| Either::Right(Either::Left(Either::Left(body))))))
             }
         }
