@@ -39,7 +39,7 @@ impl Served {
             hyper::service::service_fn(move |request| answer(Arc::clone(&seen), request))
         };
         let options = Options { first_byte_timeout: IDLE, ..Options::default() };
-        tokio::spawn(edge::serve(listener, options, service, |_| {}, std::future::pending()));
+        tokio::spawn(edge::serve(listener, options, service, |_| {}, |_| {}, std::future::pending()));
         Self { address, seen }
     }
 

@@ -154,6 +154,10 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         refusals: refusals.clone(),
         ai_kind: settings.ai_kind.into(),
     };
+    let refused = {
+        let refusals = refusals.clone();
+        move |reason| refusals.tell(reason)
+    };
     let services = rpc::Services::new()
         .web_service(rpc::Jobs::service(api.clone()))
         .service(rpc::Workers::service(engine.clone(), refusals.clone()))
@@ -180,7 +184,7 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         open.set(connections as i64);
     };
     let services = services.beside(edge::Patient(http));
-    let connections = tokio::spawn(edge::serve(listener, options, services, told, closed));
+    let connections = tokio::spawn(edge::serve(listener, options, services, told, refused, closed));
     tracing::info!(%address, data_dir = %settings.data_dir.display(), slots = settings.slots, "serving");
     Ok(Running {
         engine,

@@ -4,7 +4,7 @@ use super::cors;
 use super::hosts::Hosts;
 use super::late::Late;
 use super::origin::{Origins, Source, is_safe};
-use super::refusal::refusal;
+use super::refusal::{Refused, refusal};
 use super::target::target;
 use bytes::Bytes;
 use http::header::HeaderValue;
@@ -20,22 +20,23 @@ use std::task::{Context, Poll, ready};
 pub(super) struct Guard<S> {
     hosts: Hosts,
     origins: Origins,
+    refused: Refused,
     inner: S,
 }
 
 impl<S> Guard<S> {
-    pub(super) fn new(hosts: Hosts, origins: Origins, inner: S) -> Self {
-        Self { hosts, origins, inner }
+    pub(super) fn new(hosts: Hosts, origins: Origins, refused: Refused, inner: S) -> Self {
+        Self { hosts, origins, refused, inner }
     }
 
     fn judge<R>(&self, request: &Request<R>) -> Verdict {
         let target = match target(request) {
             Ok(target) => target,
-            Err(sentence) => return Verdict::Refused(StatusCode::BAD_REQUEST, sentence),
+            Err(sentence) => return Verdict::Refused(StatusCode::BAD_REQUEST, "TARGET_AMBIGUOUS", sentence),
         };
         if !self.hosts.allow(target.host()) {
             let sentence = "this server has no such name; the setting allowed_hosts can give it one";
-            return Verdict::Refused(StatusCode::FORBIDDEN, sentence);
+            return Verdict::Refused(StatusCode::FORBIDDEN, "HOST_UNKNOWN", sentence);
         }
         match self.origins.source(request, &target) {
             Source::Allowed(origin) if cors::is_preflight(request) => Verdict::Preflight(origin),
@@ -47,7 +48,7 @@ impl<S> Guard<S> {
             Source::Foreign => {
                 let sentence =
                     "a page of this origin may change nothing here; the setting allowed_origins can let it";
-                Verdict::Refused(StatusCode::FORBIDDEN, sentence)
+                Verdict::Refused(StatusCode::FORBIDDEN, "ORIGIN_FOREIGN", sentence)
             }
         }
     }
@@ -59,8 +60,8 @@ enum Verdict {
     Admitted(Option<HeaderValue>),
     /// It only asks what a page of this origin may send.
     Preflight(HeaderValue),
-    /// It is not let in, and hears why.
-    Refused(StatusCode, &'static str),
+    /// It is not let in, for this stable reason, and hears why in a sentence.
+    Refused(StatusCode, &'static str, &'static str),
 }
 
 impl<S, R, B> Service<Request<R>> for Guard<S>
@@ -79,7 +80,10 @@ where
                 return Answer::Passed { inner: self.inner.call(request), origin, vary };
             }
             Verdict::Preflight(origin) => cors::preflight(origin),
-            Verdict::Refused(status, sentence) => refusal(status, sentence),
+            Verdict::Refused(status, reason, sentence) => {
+                (self.refused)(reason);
+                refusal(status, sentence)
+            }
         };
         Answer::Own { answer: Late::to(request, answer) }
     }

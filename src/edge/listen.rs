@@ -6,6 +6,7 @@
 use super::calls::Calls;
 use super::origin::Origin;
 use super::preface::Preface;
+use super::refusal::Refused;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
@@ -134,6 +135,7 @@ pub(super) async fn run<S, B>(
     service: S,
     options: &Options,
     told: impl Fn(usize),
+    refused: Refused,
     shutdown: impl Future<Output = ()>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Sync + 'static,
@@ -159,6 +161,7 @@ pub(super) async fn run<S, B>(
         };
         let Some(stream) = stream else { continue };
         if accepting.refuses(connections.len(), options.connections_max) {
+            refused("CONNECTION_LIMIT");
             continue;
         }
         options.prepare(&stream);

@@ -25,11 +25,13 @@ use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use std::convert::Infallible;
 use std::io;
+use std::sync::Arc;
 use tokio::net::TcpListener;
 use tonic::codegen::StdError;
 
 /// Serves until `shutdown` is ready, and then until all requests have ended or the drain time is over. How many connections
-/// there are is `told` as often as it changes.
+/// there are is `told` as often as it changes, and of each request and each connection that is refused, the stable reason is
+/// told to `refused`.
 ///
 /// # Errors
 ///
@@ -39,6 +41,7 @@ pub async fn serve<S, B>(
     options: Options,
     service: S,
     told: impl Fn(usize),
+    refused: impl Fn(&'static str) + Send + Sync + 'static,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()>
 where
@@ -49,7 +52,8 @@ where
 {
     let hosts = hosts::Hosts::new(listener.local_addr()?.ip(), &options.allowed_hosts);
     let origins = origin::Origins::new(options.allowed_origins.clone());
-    let guard = guard::Guard::new(hosts, origins, service);
-    listen::run(listener, guard, &options, told, shutdown).await;
+    let refused: refusal::Refused = Arc::new(refused);
+    let guard = guard::Guard::new(hosts, origins, Arc::clone(&refused), service);
+    listen::run(listener, guard, &options, told, refused, shutdown).await;
     Ok(())
 }

@@ -68,6 +68,11 @@ pub const REASONS: &[&str] = &[
     "PATH_UNKNOWN",
     "CONTENT_TYPE_UNKNOWN",
     "BODY_TIMEOUT",
+    "TARGET_AMBIGUOUS",
+    "HOST_UNKNOWN",
+    "ORIGIN_FOREIGN",
+    "CONNECTION_LIMIT",
+    "HTTP_VERSION_UNKNOWN",
 ];
 
 /// What a client is told of an error.
