@@ -1,6 +1,6 @@
 //! One port for all protocols: everything between a TCP socket and what answers a request.
 //!
-//! From outside in: `listen` (accept loop, connection limits, drain) → `preface` (time to the first bytes) → `calls` (all in
+//! From outside in: `listen` (accept loop, connection limits, drain) → `preface` (time to the first bytes), `idle` (time to the next) → `calls` (all in
 //! the connection's task) → `guard` (one target, Host, Origin, CORS). What is refused unread is answered `late`. It knows no
 //! protocol above HTTP, and no job.
 
@@ -8,6 +8,7 @@ mod calls;
 mod cors;
 mod guard;
 mod hosts;
+mod idle;
 mod late;
 mod listen;
 mod origin;
