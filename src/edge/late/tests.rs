@@ -89,13 +89,15 @@ async fn a_body_that_is_too_long_or_too_slow_is_answered_all_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_to_be_asked_is_answered_without() {
-    for (reads, expected) in [(0, 0), (1, 100)] {
+    for (version, reads, expected) in
+        [(Version::HTTP_11, 0, 0), (Version::HTTP_11, 1, 100), (Version::HTTP_2, 0, 0)]
+    {
         let (body, taken) = body(100, Duration::ZERO);
-        let request = Request::builder().header(EXPECT, "100-Continue").body(body).unwrap();
+        let request = Request::builder().version(version).header(EXPECT, "100-Continue").body(body).unwrap();
 
         let response = answer(request, reads).await;
 
-        assert_eq!(closes(&response), reads == 0);
+        assert_eq!(closes(&response), version == Version::HTTP_11 && reads == 0);
         assert_eq!(taken.load(Ordering::Relaxed), expected);
     }
 }
