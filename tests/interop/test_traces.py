@@ -297,6 +297,19 @@ def test_a_collector_that_is_down_costs_nothing_but_the_spans(start_server, coll
     assert status(server, job).state == Job.SUCCEEDED
 
 
+def test_a_protocol_that_it_does_not_speak_costs_the_traces_and_not_the_server(start_server, collector, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{collector.address}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    server = start_server()
+
+    job = start(server, "simulate", input={"seconds": 0})
+    assert watch(server, job)[-1].state_change.state == Job.SUCCEEDED
+    server.stop()
+
+    assert "OTEL_EXPORTER_OTLP_PROTOCOL is `http/protobuf`" in server.log()
+    assert collector.spans == []
+
+
 @pytest.mark.parametrize(
     ("variable", "name"),
     [("LONGHAUL_OTLP_ENDPOINT", "otlp_endpoint"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")],
