@@ -4,10 +4,10 @@ use super::program::MYSELF;
 use super::settings::{Options, Settings};
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{self, Engine, Observe};
-use crate::job::Terms;
-use crate::metrics::Metrics;
+use crate::job::{DEFAULT_TENANT, Terms};
+use crate::metrics::{COUNTS_MAX, Metrics};
 use crate::processor::exec::Exec;
-use crate::store::{self, SqliteStore};
+use crate::store::{self, SqliteStore, Store};
 use crate::traces::Traces;
 use crate::wire::refusals::Refusals;
 use crate::wire::status::REASONS;
@@ -115,7 +115,14 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     let folder = settings.data_dir.clone();
     let store_settings =
         store::Settings { queue_max: settings.queue_max, readers: READERS, keeper: rand::random() };
-    let store = tokio::task::spawn_blocking(move || SqliteStore::open(&folder, store_settings)).await??;
+    let open = move || {
+        let store = SqliteStore::open(&folder, store_settings)?;
+        let counts = store.count(DEFAULT_TENANT, &[], COUNTS_MAX)?;
+        anyhow::Ok((store, counts))
+    };
+    let (store, counts) = tokio::task::spawn_blocking(open).await??;
+    // Before the engine does anything: what it finds due there would come first.
+    metrics.remember(&counts);
     let store = {
         let metrics = Arc::clone(&metrics);
         store.timed(move |time| metrics.flushed(time))

@@ -8,9 +8,10 @@ mod kinds;
 mod reasons;
 mod scrape;
 
-pub use kinds::KINDS_MAX;
+pub use kinds::{KINDS_MAX, SERVED_KINDS};
+pub use scrape::COUNTS_MAX;
 
-use crate::engine::{Batch, Engine, Observe};
+use crate::engine::{Batch, Count, Engine, Observe};
 use crate::job::{Body, Event, Job, Timestamp, reason};
 use kinds::{Kinds, OfKind};
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -77,8 +78,9 @@ impl Metrics {
     fn registered(mut self, start: Timestamp, kinds: &[String], slots: usize) -> Self {
         let registry = &mut self.registry;
         let by_kind = Family::<OfKind, Gauge>::default();
+        let labels = self.kinds.labels();
         for kind in kinds {
-            let kind = self.kinds.label(kind).to_owned();
+            let kind = labels.of(kind).to_owned();
             by_kind.get_or_create(&OfKind { kind }).set(slots as i64);
         }
         registry.register("slots", "Slots of the server itself that can run a kind", by_kind);
@@ -106,6 +108,11 @@ impl Metrics {
         self
     }
 
+    /// Gives labels to the kinds that have most of these jobs: what an earlier process has left, before anything happens.
+    pub fn remember(&self, counts: &[Count]) {
+        self.kinds.remember(counts);
+    }
+
     /// A StartJob was answered after so long.
     pub fn started(&self, time: Duration) {
         self.start_job.observe(time.as_secs_f64());
@@ -129,7 +136,7 @@ impl Metrics {
     /// All figures as of now, in the text format of OpenMetrics 1.0.
     pub async fn text(&self, engine: &Engine) -> String {
         let mut now = Registry::with_prefix(PREFIX);
-        scrape::scrape(engine, &self.kinds, &mut now).await;
+        scrape::scrape(engine, &self.kinds.labels(), &mut now).await;
         let mut text = String::new();
         let written = encode_registry(&mut text, &self.registry)
             .and_then(|()| encode_registry(&mut text, &now))

@@ -4,9 +4,12 @@ use crate::bench::*;
 use crate::hostile::*;
 use longhaul::engine::*;
 use longhaul::job::*;
-use longhaul::metrics::{KINDS_MAX, Metrics};
+use longhaul::metrics::{KINDS_MAX, Metrics, SERVED_KINDS};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// How many kinds have a label while no worker begins a job.
+const UNSERVED: usize = KINDS_MAX - SERVED_KINDS;
 
 /// An engine whose figures are kept.
 struct Kept {
@@ -216,7 +219,7 @@ async fn a_commit_that_failed_is_counted_apart() {
 async fn only_so_many_kinds_have_a_label_of_their_own() {
     let kept = Kept::start().await;
     let extra = 30;
-    for n in 0..KINDS_MAX - 1 + extra {
+    for n in 0..UNSERVED - 1 + extra {
         kept.bench.start_spec(spec(&format!("kind-{n:04}"))).await;
     }
 
@@ -230,13 +233,79 @@ async fn only_so_many_kinds_have_a_label_of_their_own() {
     ];
     for metric in metrics {
         let kinds = labels(&text, metric, "kind");
-        assert_eq!(kinds.len(), KINDS_MAX + 1, "{metric}");
+        assert_eq!(kinds.len(), UNSERVED + 1, "{metric}");
         assert!(kinds.contains("work") && kinds.contains("other") && kinds.contains("kind-0000"), "{metric}");
     }
     let others =
         [r#"longhaul_jobs_started_total{kind="other"}"#, r#"longhaul_jobs{kind="other",state="PENDING"}"#];
     assert_eq!(kept.figures(others).await, [extra as f64; 2]);
     assert_eq!(kept.figure(r#"longhaul_jobs{kind="kind-0007",state="PENDING"}"#).await, 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn some_labels_are_kept_for_kinds_that_a_worker_serves() {
+    let kept = Kept::start().await;
+    for n in 0..KINDS_MAX {
+        kept.bench.start_spec(spec(&format!("invented-{n:04}"))).await;
+    }
+    for n in 0..SERVED_KINDS + 1 {
+        let kind = format!("served-{n:04}");
+        kept.bench.start_spec(spec(&kind)).await;
+        kept.bench.lease_for(&Worker { kinds: [kind].into(), ..pool() }).await;
+    }
+
+    let kinds = labels(&kept.text().await, "longhaul_attempts_started_total", "kind");
+
+    assert_eq!(kinds.len(), KINDS_MAX + 1);
+    assert_eq!(kinds.iter().filter(|kind| kind.starts_with("served-")).count(), SERVED_KINDS);
+    assert_eq!(kept.figure(r#"longhaul_attempts_started_total{kind="served-0000"}"#).await, 1.0);
+    assert_eq!(kept.figure(r#"longhaul_attempts_started_total{kind="other"}"#).await, 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_worker_says_that_it_can_run_takes_no_label() {
+    let kept = Kept::start().await;
+    let invented: Vec<String> = (0..KINDS_MAX).map(|n| format!("invented-{n:04}")).collect();
+    let place = kept.bench.engine.enlist(&Worker { kinds: invented.into(), ..remote() });
+    assert_eq!(kept.figure(r#"longhaul_workers{kind="other"}"#).await, 1.0);
+
+    kept.bench.start_spec(spec("later")).await;
+
+    assert_eq!(kept.figure(r#"longhaul_jobs{kind="later",state="PENDING"}"#).await, 1.0);
+    assert_eq!(labels(&kept.text().await, "longhaul_workers", "kind").len(), 3);
+    drop(place);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scrape_gives_no_label_to_what_it_finds() {
+    let kept = Kept::start().await;
+    let counts = |kind: String, jobs| Count { kind, state: State::Failed, jobs };
+    let mut known: Vec<Count> = (0..2 * KINDS_MAX).map(|n| counts(format!("kind-{n:04}"), 1)).collect();
+    known.push(counts("zebra".into(), 1));
+    known.push(Count { state: State::Pending, ..counts("zebra".into(), 1) });
+    kept.metrics.remember(&known);
+
+    let kinds = labels(&kept.text().await, "longhaul_jobs", "kind");
+
+    assert_eq!(kinds.len(), UNSERVED);
+    assert!(["work", "zebra", "kind-0000"].iter().all(|kind| kinds.contains(*kind)), "{kinds:?}");
+    assert_eq!(labels(&kept.text().await, "longhaul_jobs", "kind"), kinds);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_is_called_as_all_others_are_is_one_of_them() {
+    let kept = Kept::start().await;
+    // As many as are added up without a label come after it.
+    let many = (0..10_500).map(|n| spec(&format!("z-{n:05}")));
+    kept.bench.start_spec(spec("other")).await;
+    within(kept.bench.engine.start_all(many.collect())).await.unwrap();
+
+    let others =
+        [r#"longhaul_jobs_started_total{kind="other"}"#, r#"longhaul_jobs{kind="other",state="PENDING"}"#];
+
+    let unlabelled = (1 + 10_500 - (UNSERVED - 1)) as f64;
+    let cut = (10_000 - (UNSERVED - 1)) as f64;
+    assert_eq!(kept.figures(others).await, [unlabelled, cut]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -255,7 +324,7 @@ async fn a_kind_with_a_label_is_counted_right_however_many_others_there_are() {
     ]);
 
     assert_eq!(counted.await, [1.0; 3]);
-    assert_eq!(labels(&kept.text().await, "longhaul_jobs", "kind").len(), KINDS_MAX + 1);
+    assert_eq!(labels(&kept.text().await, "longhaul_jobs", "kind").len(), UNSERVED + 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,13 @@ use crate::workers::*;
 use longhaul::proto::*;
 use work_request::Message as Ask;
 
+/// The value of a series.
+async fn figure(server: &Server, series: &str) -> f64 {
+    let text = server.figures().await;
+    let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
+    text.lines().find_map(value).unwrap_or_else(|| panic!("there is no {series} in:\n{text}"))
+}
+
 /// How often something was refused for this reason.
 async fn refusals(server: &Server, reason: &str) -> u32 {
     let text = server.figures().await;
@@ -53,4 +60,25 @@ async fn refusals_on_the_streams_of_workers_are_counted() {
 
     assert_eq!(refusals(&server, "JOB_NOT_FOUND").await, 1);
     assert_eq!(refusals(&server, "LEASE_LOST").await, 1);
+}
+
+#[tokio::test]
+async fn after_a_restart_the_labels_are_with_the_kinds_that_have_most_jobs() {
+    let mut server = Server::start().await;
+    let mut client = server.client().await;
+    let kinds = (0..120).map(|n| format!("kind-{n:03}"));
+    let requests = kinds.chain(["zebra".to_owned(), "zebra".to_owned()]).map(|kind| start(&kind, "{}"));
+    ok(client.batch_start_jobs(BatchStartJobsRequest { requests: requests.collect() })).await;
+    let zebras = r#"longhaul_jobs{kind="zebra",state="PENDING"}"#;
+    assert!(!server.figures().await.contains(zebras));
+
+    server.restart().await;
+
+    assert_eq!(figure(&server, zebras).await, 2.0);
+    assert_eq!(figure(&server, r#"longhaul_jobs{kind="kind-000",state="PENDING"}"#).await, 1.0);
+    // What is counted begins anew.
+    assert_eq!(figure(&server, r#"longhaul_jobs_started_total{kind="zebra"}"#).await, 0.0);
+    ok(server.client().await.start_job(start("zebra", "{}"))).await;
+    assert_eq!(figure(&server, r#"longhaul_jobs_started_total{kind="zebra"}"#).await, 1.0);
+    assert_eq!(figure(&server, zebras).await, 3.0);
 }
