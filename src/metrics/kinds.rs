@@ -5,7 +5,7 @@
 
 use super::buckets;
 use crate::engine::Count;
-use crate::job::{Event, Job, State, StateChange};
+use crate::job::{Event, Job, State, StateChange, reason};
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -90,7 +90,7 @@ impl Kinds {
         );
         registry.register_with_unit(
             "run_time",
-            "How long attempts ran, whatever ended them",
+            "How long attempts ran, but for those that a stop of the server ended: when is not known",
             Unit::Seconds,
             families.run_time.clone(),
         );
@@ -181,7 +181,8 @@ impl Kind {
                 self.queue_time.observe(job.queue_duration.as_secs_f64());
             }
         }
-        if ends_attempt(change) {
+        // The server was down when such an attempt ended, and nobody knows since when.
+        if ends_attempt(change) && change.reason != reason::SERVER_RESTART {
             let began = job.attempt_start_time.unwrap_or(event.time);
             self.run_time.observe(event.time.since(began).as_secs_f64());
         }

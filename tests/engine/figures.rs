@@ -114,6 +114,24 @@ async fn a_job_of_two_attempts_waits_once_and_runs_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_attempt_that_the_end_of_a_server_cut_short_is_counted_and_not_measured() {
+    let mut kept = Kept::start().await;
+    kept.bench.run().await;
+    kept.bench.pass(SECOND).await;
+
+    within(kept.bench.engine.close()).await;
+    kept.bench.clock.advance(3_600 * SECOND);
+    kept.bench.start_again().await;
+
+    let counted = kept.figures([
+        r#"longhaul_attempts_started_total{kind="work"}"#,
+        r#"longhaul_attempts_ended_total{reason="SERVER_RESTART"}"#,
+        r#"longhaul_run_time_seconds_count{kind="work"}"#,
+    ]);
+    assert_eq!(counted.await, [1.0, 1.0, 0.0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_that_nobody_began_has_an_outcome_and_no_attempt() {
     let kept = Kept::start().await;
     let bench = &kept.bench;
