@@ -12,7 +12,7 @@ pub use kinds::{KINDS_MAX, SERVED_KINDS};
 pub use scrape::COUNTS_MAX;
 
 use crate::engine::{Batch, Count, Engine, Observe};
-use crate::job::{Body, Event, Job, Timestamp, reason};
+use crate::job::{Body, Event, Job, StateChange, Timestamp, reason};
 use kinds::{Kinds, OfKind};
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
@@ -29,6 +29,18 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 /// What every name begins with.
 const PREFIX: &str = "longhaul";
+
+/// The server's own words for steps that are no failure. A worker's failure that is called so is counted among the others.
+const NO_FAILURES: [&str; 8] = [
+    reason::CREATED,
+    reason::DUE,
+    reason::ACCEPTED,
+    reason::COMPLETED,
+    reason::CANCEL_REQUESTED,
+    reason::WORKER_STOPPED,
+    reason::GRACE_PERIOD_ENDED,
+    reason::RELEASED,
+];
 
 /// The figures of one server.
 #[derive(Debug)]
@@ -165,8 +177,14 @@ impl Observe for Metrics {
             let Body::StateChanged(change) = &event.body else { continue };
             self.kinds.stepped(job, event, change);
             if kinds::ends_attempt(change) {
-                self.ended.count(&change.reason);
+                self.ended.count(why(change));
             }
         }
     }
+}
+
+/// Why a step was taken, as far as that is believed.
+fn why(change: &StateChange) -> &str {
+    let is_a_lie = change.failure.is_some() && NO_FAILURES.contains(&change.reason.as_ref());
+    if is_a_lie { reasons::OTHER } else { &change.reason }
 }

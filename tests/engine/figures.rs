@@ -132,6 +132,22 @@ async fn an_attempt_that_the_end_of_a_server_cut_short_is_counted_and_not_measur
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_worker_cannot_fail_for_a_reason_of_a_good_end() {
+    let kept = Kept::start().await;
+    kept.bench.start_with(|options| options.retry.maximum_attempts = 1).await;
+    let leased = kept.bench.lease().await;
+
+    fail(&kept.bench, &leased.token, Failure::new(reason::COMPLETED, "it is not")).await;
+
+    let counted = kept.figures([
+        r#"longhaul_jobs_ended_total{kind="work",state="FAILED"}"#,
+        r#"longhaul_attempts_ended_total{reason="COMPLETED"}"#,
+        r#"longhaul_attempts_ended_total{reason="OTHER"}"#,
+    ]);
+    assert_eq!(counted.await, [1.0, 0.0, 1.0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_that_nobody_began_has_an_outcome_and_no_attempt() {
     let kept = Kept::start().await;
     let bench = &kept.bench;
