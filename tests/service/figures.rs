@@ -82,3 +82,18 @@ async fn after_a_restart_the_labels_are_with_the_kinds_that_have_most_jobs() {
     assert_eq!(figure(&server, r#"longhaul_jobs_started_total{kind="zebra"}"#).await, 1.0);
     assert_eq!(figure(&server, zebras).await, 3.0);
 }
+
+#[tokio::test]
+async fn a_batch_counts_each_of_its_jobs_and_a_repeat_none() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let named = StartJobRequest { request_id: "once".into(), ..start("nobody", "{}") };
+    let requests = vec![named.clone(), start("nobody", "{}"), start("nobody", "{}")];
+    ok(client.batch_start_jobs(BatchStartJobsRequest { requests: requests.clone() })).await;
+
+    ok(client.start_job(named)).await;
+    ok(client.batch_start_jobs(BatchStartJobsRequest { requests: requests[..1].to_vec() })).await;
+
+    assert_eq!(figure(&server, r#"longhaul_jobs_started_total{kind="nobody"}"#).await, 3.0);
+    assert_eq!(figure(&server, r#"longhaul_jobs{kind="nobody",state="PENDING"}"#).await, 3.0);
+}
