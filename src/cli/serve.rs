@@ -156,8 +156,7 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     let api = api::Jobs::new(engine.clone()).measured(Arc::clone(&metrics)).traced(traces.clone());
     let http = http::Http {
         api: api.clone(),
-        engine: engine.clone(),
-        metrics: Arc::clone(&metrics),
+        scrapes: http::Scrapes::new(engine.clone(), Arc::clone(&metrics)),
         refusals: refusals.clone(),
         ai_kind: settings.ai_kind.into(),
     };
@@ -213,8 +212,9 @@ impl Running {
     }
 
     /// All figures as of now, in the text format of OpenMetrics.
-    pub async fn figures(&self) -> String {
-        self.metrics.text(&self.engine).await
+    pub async fn figures(&self) -> Result<String, engine::Error> {
+        let metrics = Arc::clone(&self.metrics);
+        self.engine.aside(move |engine| metrics.text(engine)).await
     }
 
     /// Stops in good order: no new work, an end for what runs, an end for who watches, then the store, then what is still to be

@@ -136,7 +136,12 @@ impl Engine {
     /// Counts a tenant's jobs by kind and state, of these kinds or of all; up to `limit` counts.
     pub async fn count(&self, tenant: &str, kinds: Vec<String>, limit: usize) -> Result<Vec<Count>, Error> {
         let tenant = tenant.to_owned();
-        self.read(move |store| store.count(&tenant, &kinds, limit)).await
+        self.aside(move |engine| engine.count_here(&tenant, &kinds, limit)).await?
+    }
+
+    /// Counts likewise, on the caller's own thread, which has to be one that may block.
+    pub fn count_here(&self, tenant: &str, kinds: &[String], limit: usize) -> Result<Vec<Count>, Error> {
+        Ok(self.shared().store.count(tenant, kinds, limit)?)
     }
 
     /// Returns a job's kept events after a sequence, oldest first; empty where there are no more.

@@ -5,6 +5,7 @@ use super::body::{Answer, full};
 use super::openapi::DOCUMENT;
 use super::problem::Problem;
 use crate::metrics::CONTENT_TYPE as METRICS;
+use crate::wire::status;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Response};
 
@@ -46,7 +47,10 @@ pub async fn answer(http: &Http, own: Own) -> Result<Answer, Problem> {
             (full("ready\n"), "text/plain; charset=utf-8")
         }
         Own::Document => (full(DOCUMENT.clone()), "application/json"),
-        Own::Metrics => (full(http.metrics.text(&http.engine).await), METRICS),
+        Own::Metrics => {
+            let text = http.scrapes.text().await.map_err(|error| status::status(&error))?;
+            (full(text), METRICS)
+        }
     };
     let mut answer = Response::new(body);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

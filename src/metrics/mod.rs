@@ -145,10 +145,11 @@ impl Metrics {
         self.connections.clone()
     }
 
-    /// All figures as of now, in the text format of OpenMetrics 1.0.
-    pub async fn text(&self, engine: &Engine) -> String {
+    /// All figures as of now, in the text format of OpenMetrics 1.0. It reads the store, and with many kinds it takes some
+    /// milliseconds: to be called on a thread that may block.
+    pub fn text(&self, engine: &Engine) -> String {
         let mut now = Registry::with_prefix(PREFIX);
-        scrape::scrape(engine, &self.kinds.labels(), &mut now).await;
+        scrape::scrape(engine, &self.kinds.labels(), &mut now);
         let mut text = String::new();
         let written = encode_registry(&mut text, &self.registry)
             .and_then(|()| encode_registry(&mut text, &now))

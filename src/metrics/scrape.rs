@@ -23,9 +23,9 @@ struct Watching {
     watching: &'static str,
 }
 
-/// Reads all of it.
-pub async fn scrape(engine: &Engine, labels: &Labels, registry: &mut Registry) {
-    match jobs(engine, labels).await {
+/// Reads all of it. What has many parts is looked up in `labels`, which nobody else waits for.
+pub fn scrape(engine: &Engine, labels: &Labels, registry: &mut Registry) {
+    match jobs(engine, labels) {
         Ok(jobs) => register_jobs(&jobs, registry),
         // The rest is the more worth reading.
         Err(error) => tracing::warn!(%error, "jobs cannot be counted"),
@@ -54,8 +54,8 @@ pub async fn scrape(engine: &Engine, labels: &Labels, registry: &mut Registry) {
 }
 
 /// Counts the jobs of each label.
-async fn jobs(engine: &Engine, labels: &Labels) -> Result<Jobs, Error> {
-    let counts = engine.count(DEFAULT_TENANT, Vec::new(), COUNTS_MAX).await?;
+fn jobs(engine: &Engine, labels: &Labels) -> Result<Jobs, Error> {
+    let counts = engine.count_here(DEFAULT_TENANT, &[], COUNTS_MAX)?;
     let is_cut = counts.len() == COUNTS_MAX;
     let mut jobs: Jobs = labels.kinds().map(|kind| (kind.to_owned(), Default::default())).collect();
     for count in counts {
@@ -66,8 +66,8 @@ async fn jobs(engine: &Engine, labels: &Labels) -> Result<Jobs, Error> {
         }
     }
     if is_cut {
-        let kinds = labels.kinds().map(str::to_owned).collect();
-        for count in engine.count(DEFAULT_TENANT, kinds, LABELLED_COUNTS_MAX).await? {
+        let kinds: Vec<String> = labels.kinds().map(str::to_owned).collect();
+        for count in engine.count_here(DEFAULT_TENANT, &kinds, LABELLED_COUNTS_MAX)? {
             jobs.entry(count.kind).or_default()[count.state as usize] += count.jobs;
         }
     }

@@ -2,7 +2,9 @@
 
 use crate::bench::*;
 use crate::hostile::*;
+use futures_util::future::join_all;
 use longhaul::engine::*;
+use longhaul::http::Scrapes;
 use longhaul::job::*;
 use longhaul::metrics::{KINDS_MAX, Metrics, SERVED_KINDS};
 use std::collections::BTreeSet;
@@ -27,7 +29,7 @@ impl Kept {
     }
 
     async fn text(&self) -> String {
-        within(self.metrics.text(&self.bench.engine)).await
+        self.metrics.text(&self.bench.engine)
     }
 
     /// The value of a series; each has to be there, if only with 0.
@@ -383,4 +385,37 @@ async fn the_text_ends_as_its_format_asks() {
 
     assert!(text.ends_with("# EOF\n"), "{text}");
     assert!(text.contains("# UNIT longhaul_run_time_seconds seconds\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_who_ask_at_once_get_one_text_and_another_a_moment_later() {
+    let kept = Kept::start().await;
+    let scrapes = Scrapes::new(kept.bench.engine.clone(), Arc::clone(&kept.metrics));
+    let asked = || join_all((0..64).map(|_| scrapes.text()));
+
+    let texts: BTreeSet<_> = within(asked()).await.into_iter().map(|text| text.unwrap().as_ptr()).collect();
+    assert_eq!((texts.len(), kept.bench.store.counts()), (1, 1));
+    kept.bench.start().await;
+    within(asked()).await;
+    assert_eq!(kept.bench.store.counts(), 1);
+    kept.bench.pass(SECOND).await;
+
+    let later = within(scrapes.text()).await.unwrap();
+    assert_eq!(kept.bench.store.counts(), 2);
+    let later = std::str::from_utf8(&later).unwrap();
+    assert!(later.contains(r#"longhaul_jobs{kind="work",state="PENDING"} 1"#), "{later}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_text_is_made_at_a_time_though_who_asked_for_it_is_gone() {
+    let kept = Kept::start().await;
+    let scrapes = Scrapes::new(kept.bench.engine.clone(), Arc::clone(&kept.metrics));
+    for _ in 0..10 {
+        let mut gone = Box::pin(scrapes.text());
+        assert!(futures_util::poll!(&mut gone).is_pending() || kept.bench.store.counts() == 1);
+    }
+
+    within(scrapes.text()).await.unwrap();
+
+    assert_eq!(kept.bench.store.counts(), 1);
 }

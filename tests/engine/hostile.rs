@@ -28,6 +28,7 @@ pub struct HostileStore {
     gate: Mutex<Gate>,
     opened: Condvar,
     read: AtomicUsize,
+    counted: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -45,6 +46,7 @@ impl HostileStore {
             gate: Mutex::default(),
             opened: Condvar::new(),
             read: AtomicUsize::new(0),
+            counted: AtomicUsize::new(0),
         }
     }
 
@@ -80,6 +82,11 @@ impl HostileStore {
     /// How many events were read since this was asked last.
     pub fn events_read(&self) -> usize {
         self.read.swap(0, Ordering::Relaxed)
+    }
+
+    /// How often jobs were counted so far.
+    pub fn counts(&self) -> usize {
+        self.counted.load(Ordering::Relaxed)
     }
 
     fn pass_gate(&self) {
@@ -121,6 +128,7 @@ impl Store for HostileStore {
     }
 
     fn count(&self, tenant: &str, kinds: &[String], limit: usize) -> Result<Vec<Count>, Error> {
+        self.counted.fetch_add(1, Ordering::Relaxed);
         self.kept.count(tenant, kinds, limit)
     }
 
