@@ -31,8 +31,9 @@ const MINIMUM_INTERVAL: Duration = Duration::from_millis(50);
 const JOBS_INTERVAL: Duration = Duration::from_millis(250);
 /// How many counts one answer has.
 const COUNTS_MAX: usize = 10_000;
-/// How long the store may take before the server counts as not ready: far longer than a commit, shorter than a prober waits.
-const READY_MAX: Duration = Duration::from_secs(2);
+/// How long the store may take before the server counts as not ready: far longer than a commit, and shorter than a prober waits,
+/// which is a second where nothing else is said to Kubernetes.
+const READY_MAX: Duration = Duration::from_millis(800);
 const MINIMUM_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 
 /// The calls of JobService over an engine. A copy costs a reference count.
@@ -236,6 +237,14 @@ impl Jobs {
         answer
             .unwrap_or_else(|_| Err(Error::Unavailable("the store does not answer".into())))
             .map_err(refused)
+    }
+
+    /// Makes sure that this server can still come to take work: one that cannot is to be started anew.
+    pub fn alive(&self) -> Result<(), Status> {
+        if self.engine.is_dead() {
+            return Err(Status::internal("the thread that commits is gone; the fault is the server's own"));
+        }
+        Ok(())
     }
 
     /// Whether a job has kept events after this one.

@@ -90,7 +90,7 @@ impl Engine {
         Ok(outcome.map(drop)?)
     }
 
-    /// Makes sure that this server takes work: it is not about to stop, and what it writes becomes durable.
+    /// Makes sure that this server takes work: it is not about to stop, and what it writes becomes durable, or was a moment ago.
     pub async fn ready(&self) -> Result<(), Error> {
         match *self.shared().stopping.borrow() {
             Stopping::No => {}
@@ -98,7 +98,12 @@ impl Engine {
                 return Err(Error::Unavailable("the server is stopping".into()));
             }
         }
-        self.shared().committer().probe().await
+        self.shared().committer().probe(&self.shared().clock).await
+    }
+
+    /// Whether nothing will ever be written again, though nobody has stopped the engine.
+    pub fn is_dead(&self) -> bool {
+        self.shared().committer().is_dead()
     }
 
     /// Returns a job as it is now.

@@ -14,6 +14,7 @@ mod hub;
 mod leases;
 mod observe;
 mod output;
+mod proof;
 mod publish;
 mod queue;
 mod sent;

@@ -16,6 +16,8 @@ pub enum Fault {
     Unavailable,
     /// It happens, and nobody can tell.
     Unknown,
+    /// The store has a fault of its own.
+    Panic,
 }
 
 /// Tells the batches that a fault is meant for.
@@ -27,6 +29,7 @@ pub struct HostileStore {
     faults: Mutex<VecDeque<(Chosen, Fault)>>,
     gate: Mutex<Gate>,
     opened: Condvar,
+    probed: AtomicUsize,
     read: AtomicUsize,
     counted: AtomicUsize,
 }
@@ -45,6 +48,7 @@ impl HostileStore {
             faults: Mutex::default(),
             gate: Mutex::default(),
             opened: Condvar::new(),
+            probed: AtomicUsize::new(0),
             read: AtomicUsize::new(0),
             counted: AtomicUsize::new(0),
         }
@@ -84,6 +88,11 @@ impl HostileStore {
         self.read.swap(0, Ordering::Relaxed)
     }
 
+    /// How many probes have come so far.
+    pub fn probes(&self) -> usize {
+        self.probed.load(Ordering::Relaxed)
+    }
+
     /// How often jobs were counted so far.
     pub fn counts(&self) -> usize {
         self.counted.load(Ordering::Relaxed)
@@ -108,10 +117,13 @@ impl HostileStore {
 
 impl Store for HostileStore {
     fn commit(&self, batch: Vec<Operation>, now: Timestamp) -> Result<Vec<Outcome>, Error> {
+        let probes = batch.iter().filter(|operation| matches!(operation, Operation::Probe)).count();
+        self.probed.fetch_add(probes, Ordering::Relaxed);
         self.pass_gate();
         match self.fault(&batch) {
             None => self.kept.commit(batch, now),
             Some(Fault::Unavailable) => Err(Error::Unavailable("as was asked for".into())),
+            Some(Fault::Panic) => panic!("as was asked for"),
             Some(Fault::Unknown) => {
                 self.kept.commit(batch, now)?;
                 Err(Error::Unknown("as was asked for".into()))
