@@ -49,7 +49,7 @@ pub fn scrape(engine: &Engine, labels: &Labels, registry: &mut Registry) {
     for (label, count) in by_label {
         by_kind.get_or_create(&OfKind { kind: label.to_owned() }).set(count as i64);
     }
-    let help = "Workers that have a stream or a call for work open, by the kinds that they can run";
+    let help = "Workers elsewhere that have a stream or a call for work open, by the kinds that they can run";
     registry.register("workers", help, by_kind);
 }
 
