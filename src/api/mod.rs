@@ -16,7 +16,7 @@ use crate::proto;
 use crate::traces::Traces;
 use crate::wire::{filter, request, status};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tonic::Status;
 
 /// The largest message that is taken: four inputs of the largest size.
@@ -85,7 +85,7 @@ impl Jobs {
         request: proto::StartJobRequest,
         trace: Option<Trace>,
     ) -> Result<Started, Status> {
-        let began = Instant::now();
+        let timing = self.metrics.as_ref().map(|metrics| metrics.starting());
         let mut call = self.traces.begin("StartJob", trace);
         let (terms, trace) = (self.engine.terms(&request.kind), call.trace());
         let large = request::json_bytes(&request) > JSON_INLINE_MAX;
@@ -93,8 +93,8 @@ impl Jobs {
         let starting = self.engine.start(spec.map_err(status::invalid)?);
         let started = call.commit(starting).await.map_err(refused)?;
         call.has_started(&started.snapshot, started.repeated);
-        if let Some(metrics) = &self.metrics {
-            metrics.started(began.elapsed());
+        if let Some(timing) = timing {
+            timing.succeed();
         }
         Ok(started)
     }

@@ -5,15 +5,18 @@
 
 mod buckets;
 mod kinds;
+mod outcomes;
 mod reasons;
 mod scrape;
 
 pub use kinds::{KINDS_MAX, SERVED_KINDS};
+pub use outcomes::Timing;
 pub use scrape::COUNTS_MAX;
 
 use crate::engine::{Batch, Count, Engine, Observe};
 use crate::job::{Body, Event, Job, StateChange, Timestamp, reason};
 use kinds::{Kinds, OfKind};
+use outcomes::Outcomes;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -49,9 +52,9 @@ pub struct Metrics {
     kinds: Kinds,
     ended: Reasons,
     refusals: Reasons,
-    start_job: Histogram,
+    start_job: Outcomes,
     commit_operations: Histogram,
-    commit_time: Histogram,
+    commit_time: Outcomes,
     failed_commits: Counter,
     flush_time: Histogram,
     connections: Gauge,
@@ -76,9 +79,19 @@ impl Metrics {
                 "Errors of calls and refusals on workers' streams, by the reason that they were told",
                 refusals,
             ),
-            start_job: buckets::short(),
+            start_job: Outcomes::register(
+                &mut registry,
+                "start_job",
+                "How long StartJob took to be answered; failed are those that were refused and those whose caller went away",
+                "started",
+            ),
             commit_operations: buckets::sizes(),
-            commit_time: buckets::short(),
+            commit_time: Outcomes::register(
+                &mut registry,
+                "commit",
+                "How long the store took over a batch of operations that changed something, or that failed",
+                "committed",
+            ),
             failed_commits: Counter::default(),
             flush_time: buckets::short(),
             connections: Gauge::default(),
@@ -96,15 +109,10 @@ impl Metrics {
             by_kind.get_or_create(&OfKind { kind }).set(slots as i64);
         }
         registry.register("slots", "Slots of the server itself that can run a kind", by_kind);
-        let flush = "How long SQLite's COMMIT took: writing the log and its flush, or next to nothing without changes";
-        for (name, help, histogram) in [
-            ("start_job", "How long StartJob took to be answered", &self.start_job),
-            ("commit", "How long the store took over a batch of operations", &self.commit_time),
-            ("flush", flush, &self.flush_time),
-        ] {
-            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
-        }
-        let operations = "How many operations were committed together";
+        let flush =
+            "How long SQLite's COMMIT took, of batches that changed something: writing the log and its flush";
+        registry.register_with_unit("flush", flush, Unit::Seconds, self.flush_time.clone());
+        let operations = "How many operations were committed together, in batches that changed something";
         registry.register("commit_operations", operations, self.commit_operations.clone());
         registry.register("commits_failed", "Batches that failed", self.failed_commits.clone());
         registry.register("connections", "Open connections", self.connections.clone());
@@ -125,9 +133,9 @@ impl Metrics {
         self.kinds.remember(counts);
     }
 
-    /// A StartJob was answered after so long.
-    pub fn started(&self, time: Duration) {
-        self.start_job.observe(time.as_secs_f64());
+    /// A StartJob begins. It has failed unless it says otherwise before what is returned is dropped.
+    pub fn starting(&self) -> Timing {
+        self.start_job.begin()
     }
 
     /// The store took so long to write a batch to its log and to flush it.
@@ -161,11 +169,15 @@ impl Metrics {
 
 impl Observe for Metrics {
     fn committed(&self, batch: Batch) {
-        self.commit_operations.observe(batch.operations as f64);
-        self.commit_time.observe(batch.time.as_secs_f64());
+        // The looks of workers that find nothing would be most of all on a server with nothing to do.
+        if batch.changed {
+            self.commit_operations.observe(batch.operations as f64);
+            self.commit_time.succeeded(batch.time);
+        }
     }
 
-    fn failed(&self, _batch: Batch) {
+    fn failed(&self, batch: Batch) {
+        self.commit_time.failed(batch.time);
         self.failed_commits.inc();
     }
 

@@ -3,10 +3,12 @@
 use crate::bench::*;
 use crate::hostile::*;
 use futures_util::future::join_all;
+use longhaul::api::Jobs;
 use longhaul::engine::*;
 use longhaul::http::Scrapes;
 use longhaul::job::*;
 use longhaul::metrics::{KINDS_MAX, Metrics, SERVED_KINDS};
+use longhaul::proto::{StartJobRequest, start_job_request};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -205,7 +207,7 @@ async fn leases_workers_and_watchers_are_counted_while_they_are_there() {
         DEFAULT_TENANT,
         WatchJobsOptions { filter: Arc::default(), minimum_interval: SECOND, initial_jobs: 0 },
     );
-    assert_eq!(kept.figures(series).await, [1.0, 2.0, 2.0, 1.0]);
+    assert_eq!(kept.figures(series).await, [1.0, 1.0, 2.0, 1.0]);
 
     kept.bench.complete(&leased.token).await;
     drop((places, watches, many));
@@ -235,20 +237,24 @@ async fn a_commit_tells_how_many_operations_it_had() {
     }
 
     assert_eq!(kept.figures(series).await, [commits + 2.0, operations + 6.0]);
-    let times = "longhaul_commit_seconds_count";
+    let times = r#"longhaul_commit_seconds_count{outcome="committed"}"#;
     assert_eq!(kept.figure(times).await, commits + 2.0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_failed_is_counted_apart() {
     let kept = Kept::start().await;
-    let series = ["longhaul_commits_failed_total", "longhaul_commit_seconds_count"];
-    let [_, commits] = kept.figures(series).await;
+    let series = [
+        "longhaul_commits_failed_total",
+        r#"longhaul_commit_seconds_count{outcome="failed"}"#,
+        r#"longhaul_commit_seconds_count{outcome="committed"}"#,
+    ];
+    let [.., commits] = kept.figures(series).await;
 
     kept.bench.store.fail(any, Fault::Unavailable);
     within(kept.bench.engine.start(named("lost"))).await.unwrap_err();
 
-    assert_eq!(kept.figures(series).await, [1.0, commits]);
+    assert_eq!(kept.figures(series).await, [1.0, 1.0, commits]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -418,4 +424,42 @@ async fn one_text_is_made_at_a_time_though_who_asked_for_it_is_gone() {
     within(scrapes.text()).await.unwrap();
 
     assert_eq!(kept.bench.store.counts(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_changed_nothing_is_not_counted() {
+    let kept = Kept::start().await;
+    let leased = kept.bench.run().await;
+    kept.bench.complete(&leased.token).await;
+    let series =
+        ["longhaul_commit_operations_count", r#"longhaul_commit_seconds_count{outcome="committed"}"#];
+    let before = kept.figures(series).await;
+
+    within(kept.bench.engine.cancel(leased.token.job, String::new(), None)).await.unwrap();
+    kept.bench.settle().await;
+
+    assert_eq!(kept.figures(series).await, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_is_measured_however_it_ends() {
+    let kept = Kept::start().await;
+    let api = Jobs::new(kept.bench.engine.clone()).measured(Arc::clone(&kept.metrics));
+    let request = |kind: &str| StartJobRequest {
+        kind: kind.into(),
+        payload: Some(start_job_request::Payload::InputJson("{}".into())),
+        ..Default::default()
+    };
+
+    within(api.start(request("work"), None)).await.unwrap();
+    within(api.start(request("No Such Kind"), None)).await.unwrap_err();
+    kept.bench.store.block();
+    assert!(at_once(api.start(request("work"), None)).await.is_none());
+    kept.bench.store.unblock();
+
+    let counted = kept.figures([
+        r#"longhaul_start_job_seconds_count{outcome="started"}"#,
+        r#"longhaul_start_job_seconds_count{outcome="failed"}"#,
+    ]);
+    assert_eq!(counted.await, [1.0, 2.0]);
 }
