@@ -16,7 +16,7 @@ use crate::proto;
 use crate::traces::Traces;
 use crate::wire::{filter, request, status};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tonic::Status;
 
 /// The largest message that is taken: four inputs of the largest size.
@@ -33,8 +33,9 @@ const MINIMUM_INTERVAL: Duration = Duration::from_millis(50);
 const JOBS_INTERVAL: Duration = Duration::from_millis(250);
 /// How many counts one answer has.
 const COUNTS_MAX: usize = 10_000;
-/// How long the store may take before the server counts as not ready: far longer than a commit, shorter than a prober waits.
-const READY_MAX: Duration = Duration::from_secs(2);
+/// How long the store may take before the server counts as not ready: far longer than a commit, and shorter than a prober waits,
+/// which is a second where nothing else is said to Kubernetes.
+const READY_MAX: Duration = Duration::from_millis(800);
 const MINIMUM_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 
 /// The calls of JobService over an engine. A copy costs a reference count.
@@ -86,7 +87,7 @@ impl Jobs {
         request: proto::StartJobRequest,
         trace: Option<Trace>,
     ) -> Result<Started, Status> {
-        let began = Instant::now();
+        let timing = self.metrics.as_ref().map(|metrics| metrics.starting());
         let arrival = self.traces.arrived("StartJob", trace);
         let terms = self.engine.terms(&request.kind);
         let large = request::json_bytes(&request) > JSON_INLINE_MAX;
@@ -96,8 +97,8 @@ impl Jobs {
         let starting = self.engine.start(Spec { trace: call.trace(0), ..spec });
         let started = call.commit(starting, status::fault).await.map_err(refused)?;
         call.has_started(&started.snapshot, started.repeated);
-        if let Some(metrics) = &self.metrics {
-            metrics.started(began.elapsed());
+        if let Some(timing) = timing {
+            timing.succeed();
         }
         Ok(started)
     }
@@ -254,6 +255,14 @@ impl Jobs {
         answer
             .unwrap_or_else(|_| Err(Error::Unavailable("the store does not answer".into())))
             .map_err(refused)
+    }
+
+    /// Makes sure that this server can still come to take work: one that cannot is to be started anew.
+    pub fn alive(&self) -> Result<(), Status> {
+        if self.engine.is_dead() {
+            return Err(Status::internal("the thread that commits is gone; the fault is the server's own"));
+        }
+        Ok(())
     }
 
     /// Whether a job has kept events after this one.

@@ -5,10 +5,10 @@ use super::program::MYSELF;
 use super::settings::{Options, Settings};
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{self, Engine, Observe};
-use crate::job::Terms;
-use crate::metrics::Metrics;
+use crate::job::{DEFAULT_TENANT, Terms};
+use crate::metrics::{COUNTS_MAX, Metrics};
 use crate::processor::exec::Exec;
-use crate::store::{self, SqliteStore, Store as _};
+use crate::store::{self, SqliteStore, Store};
 use crate::traces::Traces;
 use crate::wire::refusals::Refusals;
 use crate::wire::status::REASONS;
@@ -116,7 +116,14 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     let folder = settings.data_dir.clone();
     let store_settings =
         store::Settings { queue_max: settings.queue_max, readers: READERS, keeper: rand::random() };
-    let store = tokio::task::spawn_blocking(move || SqliteStore::open(&folder, store_settings)).await??;
+    let open = move || {
+        let store = SqliteStore::open(&folder, store_settings)?;
+        let counts = store.count(DEFAULT_TENANT, &[], COUNTS_MAX)?;
+        anyhow::Ok((store, counts))
+    };
+    let (store, counts) = tokio::task::spawn_blocking(open).await??;
+    // Before the engine does anything: what it finds due there would come first.
+    metrics.remember(&counts);
     let store = {
         let metrics = Arc::clone(&metrics);
         store.timed(move |time| metrics.flushed(time))
@@ -156,8 +163,7 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     let api = api::Jobs::new(engine.clone()).measured(Arc::clone(&metrics)).traced(traces.clone());
     let http = http::Http {
         api: api.clone(),
-        engine: engine.clone(),
-        metrics: Arc::clone(&metrics),
+        scrapes: http::Scrapes::new(engine.clone(), Arc::clone(&metrics)),
         refusals: refusals.clone(),
         ai_kind: settings.ai_kind.into(),
     };
@@ -218,8 +224,9 @@ impl Running {
     }
 
     /// All figures as of now, in the text format of OpenMetrics.
-    pub async fn figures(&self) -> String {
-        self.metrics.text(&self.engine).await
+    pub async fn figures(&self) -> Result<String, engine::Error> {
+        let metrics = Arc::clone(&self.metrics);
+        self.engine.aside(move |engine| metrics.text(engine)).await
     }
 
     /// Stops in good order: no new work, an end for what runs, an end for who watches, then the store, then what is still to be

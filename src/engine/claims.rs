@@ -85,7 +85,7 @@ impl Engine {
         // As many may lie in it as the worker has offered slots.
         let (sender, mailbox) = unbounded_channel();
         let taker = Taker { worker: worker.clone(), mailbox: sender };
-        let id = self.shared().dispatch.enlist(&worker.kinds, taker);
+        let id = self.shared().dispatch.enlist(&worker.kinds, taker, !worker.in_process);
         let (name, in_process) = (worker.name.clone(), worker.in_process);
         let (engine, arrived) = (self.clone(), VecDeque::new());
         Place { engine, id, name, in_process, mailbox, arrived, keyed: false }

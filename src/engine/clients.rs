@@ -90,7 +90,7 @@ impl Engine {
         Ok(outcome.map(drop)?)
     }
 
-    /// Makes sure that this server takes work: it is not about to stop, and what it writes becomes durable.
+    /// Makes sure that this server takes work: it is not about to stop, and what it writes becomes durable, or was a moment ago.
     pub async fn ready(&self) -> Result<(), Error> {
         match *self.shared().stopping.borrow() {
             Stopping::No => {}
@@ -98,7 +98,12 @@ impl Engine {
                 return Err(Error::Unavailable("the server is stopping".into()));
             }
         }
-        self.shared().committer().probe().await
+        self.shared().committer().probe(&self.shared().clock).await
+    }
+
+    /// Whether nothing will ever be written again, though nobody has stopped the engine.
+    pub fn is_dead(&self) -> bool {
+        self.shared().committer().is_dead()
     }
 
     /// Returns a job as it is now.
@@ -136,7 +141,12 @@ impl Engine {
     /// Counts a tenant's jobs by kind and state, of these kinds or of all; up to `limit` counts.
     pub async fn count(&self, tenant: &str, kinds: Vec<String>, limit: usize) -> Result<Vec<Count>, Error> {
         let tenant = tenant.to_owned();
-        self.read(move |store| store.count(&tenant, &kinds, limit)).await
+        self.aside(move |engine| engine.count_here(&tenant, &kinds, limit)).await?
+    }
+
+    /// Counts likewise, on the caller's own thread, which has to be one that may block.
+    pub fn count_here(&self, tenant: &str, kinds: &[String], limit: usize) -> Result<Vec<Count>, Error> {
+        Ok(self.shared().store.count(tenant, kinds, limit)?)
     }
 
     /// Returns a job's kept events after a sequence, oldest first; empty where there are no more.

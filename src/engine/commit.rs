@@ -6,9 +6,10 @@
 
 use super::error::Error;
 use super::observe::Batch;
+use super::proof::{Proof, Waiting as Proving, Way};
 use crate::clock::Clock;
 use crate::job::{Command, JobId, Transition};
-use crate::store::{Operation, Outcome, Store};
+use crate::store::{Operation, Outcome, Store, Submitted};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -51,6 +52,7 @@ pub struct Committer {
     requests: Mutex<Option<Sender<Request>>>,
     waiting: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    proof: Arc<Proof>,
 }
 
 /// What will come of an operation.
@@ -89,13 +91,17 @@ impl Committer {
         publish: impl Publish,
     ) -> std::io::Result<Self> {
         let (sender, receiver) = channel();
-        let thread = std::thread::Builder::new()
-            .name("commit".into())
-            .spawn(move || run(&receiver, store.as_ref(), clock.as_ref(), &publish))?;
+        let proof = Arc::new(Proof::default());
+        let run = {
+            let proof = Arc::clone(&proof);
+            move || run(&receiver, store.as_ref(), clock.as_ref(), &publish, &proof)
+        };
+        let thread = std::thread::Builder::new().name("commit".into()).spawn(run)?;
         Ok(Self {
             requests: Mutex::new(Some(sender)),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             thread: Mutex::new(Some(thread)),
+            proof,
         })
     }
 
@@ -131,10 +137,22 @@ impl Committer {
         }
     }
 
-    /// Makes sure that something can be written.
-    pub fn probe(&self) -> impl Future<Output = Result<(), Error>> + Send + use<> {
-        let answer = self.queue(Operation::Probe);
-        async move { received(answer).await.map(drop) }
+    /// Makes sure that something can be written, or could a moment ago. However many ask, one probe waits for its commit; it
+    /// goes ahead of clients' calls, which may be many where all is well.
+    pub async fn probe(&self, clock: &Arc<dyn Clock>) -> Result<(), Error> {
+        let waiting: Proving = match self.proof.ask(clock.now()) {
+            Way::Known(answer) => return answer,
+            Way::Wait(waiting) => waiting,
+            Way::Probe(probe, waiting) => {
+                let (proof, clock) = (Arc::clone(&self.proof), Arc::clone(clock));
+                let then = move |outcome: Result<Outcome, Error>| {
+                    proof.told(probe, outcome.map(drop), clock.now());
+                };
+                self.queue_then(Operation::Probe, then);
+                waiting
+            }
+        };
+        waiting.answer().await.unwrap_or_else(|| Err(stopped()))
     }
 
     /// Waits until all that was queued before is committed and published.
@@ -158,6 +176,13 @@ impl Committer {
             // A thread that is gone has dropped the answer, which tells as much.
             let _ = requests.send(request);
         }
+    }
+
+    /// Whether the thread is gone though nobody has stopped it: by a panic, and for good.
+    pub fn is_dead(&self) -> bool {
+        // Whoever has the lock waits for its end.
+        let thread = self.thread.try_lock();
+        thread.is_some_and(|thread| thread.as_ref().is_some_and(JoinHandle::is_finished))
     }
 
     /// Whether nothing is committed any more.
@@ -238,7 +263,13 @@ impl Waiting {
     }
 }
 
-fn run(requests: &Receiver<Request>, store: &dyn Store, clock: &dyn Clock, publish: &impl Publish) {
+fn run(
+    requests: &Receiver<Request>,
+    store: &dyn Store,
+    clock: &dyn Clock,
+    publish: &impl Publish,
+    proof: &Proof,
+) {
     let mut waiting = Waiting::default();
     let mut last_batch = 0;
     while gather(requests, &mut waiting, last_batch) {
@@ -246,11 +277,17 @@ fn run(requests: &Receiver<Request>, store: &dyn Store, clock: &dyn Clock, publi
         last_batch = batch.len();
         let (operations, answers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|request| (request.operation, (request.answer, request.place))).unzip();
+        let is_changed = operations.iter().any(keeps);
         let began = Instant::now();
         let committed = store.commit(operations, clock.now());
-        let batch = Batch { operations: last_batch, time: began.elapsed() };
+        let time = began.elapsed();
+        let changed = is_changed || committed.as_ref().is_ok_and(|outcomes| outcomes.iter().any(changes));
+        let batch = Batch { operations: last_batch, changed, time };
         match committed {
             Ok(outcomes) => {
+                if changed {
+                    proof.written(clock.now());
+                }
                 publish.committed(batch);
                 for (outcome, (answer, _place)) in outcomes.into_iter().zip(answers) {
                     publish.publish(&outcome);
@@ -259,6 +296,7 @@ fn run(requests: &Receiver<Request>, store: &dyn Store, clock: &dyn Clock, publi
             }
             Err(error) => {
                 tracing::error!(%error, operations = answers.len(), "a commit failed");
+                proof.failed();
                 publish.failed(batch);
                 let may_have_committed = error.may_have_committed();
                 let error = Error::from(error);
@@ -270,6 +308,28 @@ fn run(requests: &Receiver<Request>, store: &dyn Store, clock: &dyn Clock, publi
                 }
             }
         }
+    }
+}
+
+/// Whether an operation writes something whose outcome does not tell.
+fn keeps(operation: &Operation) -> bool {
+    matches!(operation, Operation::Probe)
+        || matches!(operation, Operation::KeepLive(kept) if !kept.is_empty())
+}
+
+/// Whether something was written, as far as an outcome tells; a refusal writes nothing.
+fn changes(outcome: &Outcome) -> bool {
+    let created = |submitted: &Submitted| matches!(submitted, Submitted::Created(_));
+    match outcome {
+        Outcome::Submit(Ok(submitted)) => submitted.iter().any(created),
+        Outcome::Retry(Ok(submitted)) => created(submitted),
+        Outcome::Claim(dealt) => !dealt.claimed.is_empty(),
+        Outcome::Apply(Ok(step)) => !step.events.is_empty(),
+        Outcome::Sweep(swept) => !swept.transitions.is_empty(),
+        Outcome::Prune(pruned) => !pruned.forgotten.is_empty(),
+        Outcome::Delete(outcome) => outcome.is_ok(),
+        Outcome::Submit(Err(_)) | Outcome::Retry(Err(_)) | Outcome::Apply(Err(_)) => false,
+        Outcome::KeepLive | Outcome::Probe => false,
     }
 }
 

@@ -42,6 +42,8 @@ struct Book<W> {
 struct Group {
     kinds: Kinds,
     enlisted: usize,
+    /// How many of them are in other processes.
+    elsewhere: usize,
     waiting: BTreeSet<Turn>,
     claiming: bool,
     /// Where it is listed among those that are idle.
@@ -61,6 +63,7 @@ struct Turn {
 struct Taker<W> {
     group: u64,
     worker: Arc<W>,
+    elsewhere: bool,
     /// How many jobs it holds, as it said last.
     held: usize,
     /// How many more it can take, as it said last.
@@ -116,12 +119,12 @@ impl<W> Default for Dispatch<W> {
 
 impl<W> Dispatch<W> {
     /// Takes in a worker of these kinds; it gets nothing before it [offers](Self::offer) a slot.
-    pub fn enlist(&self, kinds: &Kinds, worker: W) -> u64 {
+    pub fn enlist(&self, kinds: &Kinds, worker: W, elsewhere: bool) -> u64 {
         let mut book = self.0.lock();
-        let group = book.enter(kinds);
+        let group = book.enter(kinds, elsewhere);
         let id = book.next_number();
         let worker = Arc::new(worker);
-        let taker = Taker { group, worker, held: 0, wanted: 0, coming: 0, unread: 0, turn: None };
+        let taker = Taker { group, worker, elsewhere, held: 0, wanted: 0, coming: 0, unread: 0, turn: None };
         book.takers.insert(id, taker);
         id
     }
@@ -169,11 +172,11 @@ impl<W> Dispatch<W> {
         groups.into_iter().filter_map(|group| book.deal(group)).collect()
     }
 
-    /// How many are in each group that somebody is in, by its kinds.
-    pub fn enlisted(&self) -> Vec<(Kinds, usize)> {
+    /// How many from elsewhere are in each group that one of them is in, by its kinds.
+    pub fn elsewhere(&self) -> Vec<(Kinds, usize)> {
         let book = self.0.lock();
-        let occupied = book.groups.values().filter(|group| group.enlisted > 0);
-        occupied.map(|group| (Arc::clone(&group.kinds), group.enlisted)).collect()
+        let occupied = book.groups.values().filter(|group| group.elsewhere > 0);
+        occupied.map(|group| (Arc::clone(&group.kinds), group.elsewhere)).collect()
     }
 
     /// A claim is over: `given` is what it has brought, in the order of the slots. Returns the claims that are to follow.
@@ -218,7 +221,7 @@ impl<W> Book<W> {
     }
 
     /// One more is in the group of these kinds.
-    fn enter(&mut self, kinds: &Kinds) -> u64 {
+    fn enter(&mut self, kinds: &Kinds, elsewhere: bool) -> u64 {
         let id = match self.by_kinds.get(kinds) {
             Some(id) => *id,
             None => {
@@ -227,14 +230,21 @@ impl<W> Book<W> {
                 self.news.add_group(kinds);
                 self.by_kinds.insert(Arc::clone(kinds), id);
                 let kinds = Arc::clone(kinds);
-                let group =
-                    Group { kinds, enlisted: 0, waiting: BTreeSet::new(), claiming: false, listed: None };
+                let group = Group {
+                    kinds,
+                    enlisted: 0,
+                    elsewhere: 0,
+                    waiting: BTreeSet::new(),
+                    claiming: false,
+                    listed: None,
+                };
                 self.groups.insert(id, group);
                 id
             }
         };
         if let Some(group) = self.groups.get_mut(&id) {
             group.enlisted += 1;
+            group.elsewhere += usize::from(elsewhere);
             self.occupied += usize::from(group.enlisted == 1);
         }
         id
@@ -289,6 +299,7 @@ impl<W> Book<W> {
         let Some(taker) = self.takers.remove(&id) else { return };
         if let Some(group) = self.groups.get_mut(&taker.group) {
             group.enlisted -= 1;
+            group.elsewhere -= usize::from(taker.elsewhere);
             self.occupied -= usize::from(group.enlisted == 0);
             if let Some(turn) = taker.turn {
                 group.waiting.remove(&turn);

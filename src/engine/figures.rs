@@ -12,7 +12,7 @@ pub struct Figures {
     pub watches_of_many: usize,
     /// Leases that are kept here, those that are not accepted yet included.
     pub leases: usize,
-    /// How many workers there are of each set of kinds; one without a stream or a call for work is not known.
+    /// How many workers elsewhere there are of each set of kinds; one without a stream or a call for work is not known.
     pub workers: Vec<(Arc<[String]>, usize)>,
 }
 
@@ -24,7 +24,7 @@ impl Engine {
             watches: shared.hub.seats(),
             watches_of_many: shared.changes.readers(),
             leases: shared.leases.count(),
-            workers: shared.dispatch.enlisted(),
+            workers: shared.dispatch.elsewhere(),
         }
     }
 }

@@ -14,6 +14,7 @@ mod hub;
 mod leases;
 mod observe;
 mod output;
+mod proof;
 mod publish;
 mod queue;
 mod sent;
@@ -259,14 +260,23 @@ impl Engine {
         &self.0
     }
 
-    /// Reads what may be long on a thread that may block.
+    /// Does what may take long on a thread that may block. Once it has begun it comes to its end, whether anybody waits for it or
+    /// not, and before [`close`](Engine::close) does.
+    pub async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let engine = self.clone();
+        let done = self.0.errands.spawn_blocking(move || work(&engine)).await;
+        done.map_err(|error| Error::Unavailable(error.to_string()))
+    }
+
+    /// Reads what may be long likewise.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&dyn Store) -> Result<T, crate::store::Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let store = Arc::clone(&self.0.store);
-        let read = self.0.errands.spawn_blocking(move || read(store.as_ref())).await;
-        Ok(read.map_err(|error| Error::Unavailable(error.to_string()))??)
+        Ok(self.aside(move |engine| read(engine.0.store.as_ref())).await??)
     }
 }
 

@@ -42,6 +42,8 @@ pub trait Observe: Send + Sync + 'static {
 pub struct Batch {
     /// How many operations it has.
     pub operations: usize,
+    /// Whether it wrote something; one that did not was not flushed either. Not known of one that failed.
+    pub changed: bool,
     /// How long the store took over it.
     pub time: Duration,
 }

@@ -11,11 +11,12 @@ mod json;
 mod openapi;
 mod problem;
 mod routes;
+mod scrapes;
 mod server;
 
+pub use scrapes::Scrapes;
+
 use crate::api;
-use crate::engine::Engine;
-use crate::metrics::Metrics;
 use crate::wire::refusals::Refusals;
 use body::Answer;
 use bytes::Bytes;
@@ -34,10 +35,8 @@ use std::sync::Arc;
 pub struct Http {
     /// The calls.
     pub api: api::Jobs,
-    /// Whose figures are shown.
-    pub engine: Engine,
     /// The figures.
-    pub metrics: Arc<Metrics>,
+    pub scrapes: Scrapes,
     /// Each refusal is told.
     pub refusals: Refusals,
     /// The kind of the jobs that `/ai/start` starts.

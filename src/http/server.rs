@@ -5,6 +5,7 @@ use super::body::{Answer, full};
 use super::openapi::DOCUMENT;
 use super::problem::Problem;
 use crate::metrics::CONTENT_TYPE as METRICS;
+use crate::wire::status;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Response};
 
@@ -14,9 +15,9 @@ const ALLOW: &str = "GET, HEAD";
 /// An address of the server's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Own {
-    /// `/healthz`: the process answers.
+    /// `/healthz`: the process answers, and its inner parts are there.
     Alive,
-    /// `/readyz`: what is written becomes durable, and the server is not about to stop.
+    /// `/readyz`: what is written, or was a moment ago, becomes durable, and the server is not about to stop.
     Ready,
     /// `/openapi.json`: the JSON API as a document.
     Document,
@@ -40,13 +41,19 @@ pub fn find(method: &Method, path: &str) -> Option<Result<Own, Problem>> {
 /// Answers one of them.
 pub async fn answer(http: &Http, own: Own) -> Result<Answer, Problem> {
     let (body, content_type) = match own {
-        Own::Alive => (full("alive\n"), "text/plain; charset=utf-8"),
+        Own::Alive => {
+            http.api.alive()?;
+            (full("alive\n"), "text/plain; charset=utf-8")
+        }
         Own::Ready => {
             http.api.ready().await?;
             (full("ready\n"), "text/plain; charset=utf-8")
         }
         Own::Document => (full(DOCUMENT.clone()), "application/json"),
-        Own::Metrics => (full(http.metrics.text(&http.engine).await), METRICS),
+        Own::Metrics => {
+            let text = http.scrapes.text().await.map_err(|error| status::status(&error))?;
+            (full(text), METRICS)
+        }
     };
     let mut answer = Response::new(body);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -1,19 +1,26 @@
 //! What is counted by kind. Clients invent kinds, so only so many of them have a label of their own.
+//!
+//! The server's own have one, then those that have most jobs when it starts, then first come, first served. A kind comes by a
+//! job of it: to be asked for, or to be on a worker's list, is not enough.
 
 use super::buckets;
-use crate::job::{Event, Job, State, StateChange};
+use crate::engine::Count;
+use crate::job::{Event, Job, State, StateChange, reason};
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-/// How many kinds have a label of their own, first come, first served. Each is about fifty lines of every answer, and as
-/// many series for whoever keeps them.
+/// How many kinds have a label of their own. Each is about fifty lines of every answer, and as many series for whoever keeps
+/// them.
 pub const KINDS_MAX: usize = 100;
-/// The label of all other kinds.
+/// How many of the labels are kept for kinds of which a worker begins a job, so that a client that invents kinds cannot have
+/// them all.
+pub const SERVED_KINDS: usize = 20;
+/// The label of all other kinds, and of a kind that is called so.
 pub const OTHER: &str = "other";
 
 const FINAL_STATES: [State; 4] = [State::Succeeded, State::Failed, State::Cancelled, State::Expired];
@@ -83,46 +90,70 @@ impl Kinds {
         );
         registry.register_with_unit(
             "run_time",
-            "How long attempts ran, whatever ended them",
+            "How long attempts ran, but for those that a stop of the server ended: when is not known",
             Unit::Seconds,
             families.run_time.clone(),
         );
         let kinds = Self { other: Kind::new(&families, OTHER), known: Mutex::default(), families };
-        known.iter().for_each(|kind| kinds.with(kind, |_| ()));
+        known.iter().for_each(|kind| kinds.with(kind, KINDS_MAX, |_| ()));
         kinds
     }
 
-    /// The kinds that have a label.
-    pub fn labels(&self) -> Vec<String> {
-        self.known.lock().keys().cloned().collect()
+    /// Gives a label to the kinds that have most jobs, those that are kept for kinds with a worker left out.
+    pub fn remember(&self, counts: &[Count]) {
+        let mut jobs: HashMap<&str, u64> = HashMap::new();
+        for count in counts {
+            *jobs.entry(&count.kind).or_default() += count.jobs;
+        }
+        let mut kinds: Vec<(&str, u64)> = jobs.into_iter().collect();
+        kinds.sort_unstable_by_key(|(kind, jobs)| (std::cmp::Reverse(*jobs), *kind));
+        kinds.truncate(KINDS_MAX);
+        kinds.iter().for_each(|(kind, _)| self.with(kind, KINDS_MAX - SERVED_KINDS, |_| ()));
     }
 
-    /// The label of a kind.
-    pub fn label<'a>(&self, kind: &'a str) -> &'a str {
-        self.with(kind, |_| ());
-        if self.known.lock().contains_key(kind) { kind } else { OTHER }
+    /// The kinds that have a label now.
+    pub fn labels(&self) -> Labels {
+        Labels(self.known.lock().keys().cloned().collect())
     }
 
     /// A job was created.
     pub fn created(&self, kind: &str) {
-        self.with(kind, |kind| kind.created.inc());
+        self.with(kind, KINDS_MAX - SERVED_KINDS, |kind| kind.created.inc());
     }
 
     /// A job is as it now is through a step that was part of these events.
     pub fn stepped(&self, job: &Job, event: &Event, change: &StateChange) {
-        self.with(&job.kind, |kind| kind.stepped(job, event, change));
+        let most = if begins_attempt(change) { KINDS_MAX } else { KINDS_MAX - SERVED_KINDS };
+        self.with(&job.kind, most, |kind| kind.stepped(job, event, change));
     }
 
-    fn with<T>(&self, kind: &str, act: impl FnOnce(&Kind) -> T) -> T {
+    /// Counts something of a kind, which gets a label while fewer than `most` have one.
+    fn with<T>(&self, kind: &str, most: usize, act: impl FnOnce(&Kind) -> T) -> T {
         let mut known = self.known.lock();
         if let Some(kind) = known.get(kind) {
             return act(kind);
         }
-        if known.len() >= KINDS_MAX {
+        if known.len() >= most || kind == OTHER {
             return act(&self.other);
         }
         let new = Kind::new(&self.families, kind);
         act(known.entry(kind.to_owned()).or_insert(new))
+    }
+}
+
+/// The kinds that had a label at one moment, to look many up without holding up who counts.
+#[derive(Debug)]
+pub struct Labels(HashSet<String>);
+
+impl Labels {
+    /// The label of a kind.
+    pub fn of<'a>(&self, kind: &'a str) -> &'a str {
+        if self.0.contains(kind) { kind } else { OTHER }
+    }
+
+    /// Each kind that has one.
+    pub fn kinds(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
     }
 }
 
@@ -150,7 +181,8 @@ impl Kind {
                 self.queue_time.observe(job.queue_duration.as_secs_f64());
             }
         }
-        if ends_attempt(change) {
+        // The server was down when such an attempt ended, and nobody knows since when.
+        if ends_attempt(change) && change.reason != reason::SERVER_RESTART {
             let began = job.attempt_start_time.unwrap_or(event.time);
             self.run_time.observe(event.time.since(began).as_secs_f64());
         }

@@ -5,14 +5,18 @@
 
 mod buckets;
 mod kinds;
+mod outcomes;
 mod reasons;
 mod scrape;
 
-pub use kinds::KINDS_MAX;
+pub use kinds::{KINDS_MAX, SERVED_KINDS};
+pub use outcomes::Timing;
+pub use scrape::COUNTS_MAX;
 
-use crate::engine::{Batch, Engine, Observe};
-use crate::job::{Body, Event, Job, Timestamp, reason};
+use crate::engine::{Batch, Count, Engine, Observe};
+use crate::job::{Body, Event, Job, StateChange, Timestamp, reason};
 use kinds::{Kinds, OfKind};
+use outcomes::Outcomes;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -29,6 +33,18 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// What every name begins with.
 const PREFIX: &str = "longhaul";
 
+/// The server's own words for steps that are no failure. A worker's failure that is called so is counted among the others.
+const NO_FAILURES: [&str; 8] = [
+    reason::CREATED,
+    reason::DUE,
+    reason::ACCEPTED,
+    reason::COMPLETED,
+    reason::CANCEL_REQUESTED,
+    reason::WORKER_STOPPED,
+    reason::GRACE_PERIOD_ENDED,
+    reason::RELEASED,
+];
+
 /// The figures of one server.
 #[derive(Debug)]
 pub struct Metrics {
@@ -36,9 +52,9 @@ pub struct Metrics {
     kinds: Kinds,
     ended: Reasons,
     refusals: Reasons,
-    start_job: Histogram,
+    start_job: Outcomes,
     commit_operations: Histogram,
-    commit_time: Histogram,
+    commit_time: Outcomes,
     failed_commits: Counter,
     flush_time: Histogram,
     connections: Gauge,
@@ -64,9 +80,19 @@ impl Metrics {
                 "Errors of calls and refusals on workers' streams, by the reason that they were told",
                 refusals,
             ),
-            start_job: buckets::short(),
+            start_job: Outcomes::register(
+                &mut registry,
+                "start_job",
+                "How long StartJob took to be answered; failed are those that were refused and those whose caller went away",
+                "started",
+            ),
             commit_operations: buckets::sizes(),
-            commit_time: buckets::short(),
+            commit_time: Outcomes::register(
+                &mut registry,
+                "commit",
+                "How long the store took over a batch of operations that changed something, or that failed",
+                "committed",
+            ),
             failed_commits: Counter::default(),
             flush_time: buckets::short(),
             connections: Gauge::default(),
@@ -79,20 +105,16 @@ impl Metrics {
     fn registered(mut self, start: Timestamp, kinds: &[String], slots: usize) -> Self {
         let registry = &mut self.registry;
         let by_kind = Family::<OfKind, Gauge>::default();
+        let labels = self.kinds.labels();
         for kind in kinds {
-            let kind = self.kinds.label(kind).to_owned();
+            let kind = labels.of(kind).to_owned();
             by_kind.get_or_create(&OfKind { kind }).set(slots as i64);
         }
         registry.register("slots", "Slots of the server itself that can run a kind", by_kind);
-        let flush = "How long SQLite's COMMIT took: writing the log and its flush, or next to nothing without changes";
-        for (name, help, histogram) in [
-            ("start_job", "How long StartJob took to be answered", &self.start_job),
-            ("commit", "How long the store took over a batch of operations", &self.commit_time),
-            ("flush", flush, &self.flush_time),
-        ] {
-            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
-        }
-        let operations = "How many operations were committed together";
+        let flush =
+            "How long SQLite's COMMIT took, of batches that changed something: writing the log and its flush";
+        registry.register_with_unit("flush", flush, Unit::Seconds, self.flush_time.clone());
+        let operations = "How many operations were committed together, in batches that changed something";
         registry.register("commit_operations", operations, self.commit_operations.clone());
         registry.register("commits_failed", "Batches that failed", self.failed_commits.clone());
         registry.register("connections", "Open connections", self.connections.clone());
@@ -109,9 +131,14 @@ impl Metrics {
         self
     }
 
-    /// A StartJob was answered after so long.
-    pub fn started(&self, time: Duration) {
-        self.start_job.observe(time.as_secs_f64());
+    /// Gives labels to the kinds that have most of these jobs: what an earlier process has left, before anything happens.
+    pub fn remember(&self, counts: &[Count]) {
+        self.kinds.remember(counts);
+    }
+
+    /// A StartJob begins. It has failed unless it says otherwise before what is returned is dropped.
+    pub fn starting(&self) -> Timing {
+        self.start_job.begin()
     }
 
     /// The store took so long to write a batch to its log and to flush it.
@@ -134,10 +161,11 @@ impl Metrics {
         self.lost_spans.inc_by(spans);
     }
 
-    /// All figures as of now, in the text format of OpenMetrics 1.0.
-    pub async fn text(&self, engine: &Engine) -> String {
+    /// All figures as of now, in the text format of OpenMetrics 1.0. It reads the store, and with many kinds it takes some
+    /// milliseconds: to be called on a thread that may block.
+    pub fn text(&self, engine: &Engine) -> String {
         let mut now = Registry::with_prefix(PREFIX);
-        scrape::scrape(engine, &self.kinds, &mut now).await;
+        scrape::scrape(engine, &self.kinds.labels(), &mut now);
         let mut text = String::new();
         let written = encode_registry(&mut text, &self.registry)
             .and_then(|()| encode_registry(&mut text, &now))
@@ -149,11 +177,15 @@ impl Metrics {
 
 impl Observe for Metrics {
     fn committed(&self, batch: Batch) {
-        self.commit_operations.observe(batch.operations as f64);
-        self.commit_time.observe(batch.time.as_secs_f64());
+        // The looks of workers that find nothing would be most of all on a server with nothing to do.
+        if batch.changed {
+            self.commit_operations.observe(batch.operations as f64);
+            self.commit_time.succeeded(batch.time);
+        }
     }
 
-    fn failed(&self, _batch: Batch) {
+    fn failed(&self, batch: Batch) {
+        self.commit_time.failed(batch.time);
         self.failed_commits.inc();
     }
 
@@ -166,8 +198,14 @@ impl Observe for Metrics {
             let Body::StateChanged(change) = &event.body else { continue };
             self.kinds.stepped(job, event, change);
             if kinds::ends_attempt(change) {
-                self.ended.count(&change.reason);
+                self.ended.count(why(change));
             }
         }
     }
+}
+
+/// Why a step was taken, as far as that is believed.
+fn why(change: &StateChange) -> &str {
+    let is_a_lie = change.failure.is_some() && NO_FAILURES.contains(&change.reason.as_ref());
+    if is_a_lie { reasons::OTHER } else { &change.reason }
 }

@@ -1,16 +1,19 @@
 //! What is read when somebody asks, and kept nowhere: how many jobs, workers, leases and watchers there are now.
 
-use super::kinds::{Kinds, OTHER, OfKind, OfState};
+use super::kinds::{KINDS_MAX, Labels, OTHER, OfKind, OfState};
 use crate::engine::{Engine, Error, Figures};
 use crate::job::{DEFAULT_TENANT, State};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 
-/// How many counts are read to add up the kinds that have no label: some milliseconds of a thread that may block.
-const COUNTS_MAX: usize = 10_000;
+/// How many counts are read to add up the kinds that have no label, and to find those that have most jobs: some
+/// milliseconds of a thread that may block.
+pub const COUNTS_MAX: usize = 10_000;
+/// How many there can be of the kinds that have one.
+const LABELLED_COUNTS_MAX: usize = KINDS_MAX * State::ALL.len();
 
 /// The jobs in each state, by label.
 type Jobs = HashMap<String, [u64; State::ALL.len()]>;
@@ -20,9 +23,9 @@ struct Watching {
     watching: &'static str,
 }
 
-/// Reads all of it.
-pub async fn scrape(engine: &Engine, kinds: &Kinds, registry: &mut Registry) {
-    match jobs(engine, kinds).await {
+/// Reads all of it. What has many parts is looked up in `labels`, which nobody else waits for.
+pub fn scrape(engine: &Engine, labels: &Labels, registry: &mut Registry) {
+    match jobs(engine, labels) {
         Ok(jobs) => register_jobs(&jobs, registry),
         // The rest is the more worth reading.
         Err(error) => tracing::warn!(%error, "jobs cannot be counted"),
@@ -35,39 +38,38 @@ pub async fn scrape(engine: &Engine, kinds: &Kinds, registry: &mut Registry) {
     }
     registry.register("watchers", "Open watches, of one job or of many", watchers);
     let by_kind = Family::<OfKind, Gauge>::default();
-    for kind in kinds.labels().into_iter().chain([OTHER.to_owned()]) {
-        by_kind.get_or_create(&OfKind { kind }).set(0);
+    for kind in labels.kinds().chain([OTHER]) {
+        by_kind.get_or_create(&OfKind { kind: kind.to_owned() }).set(0);
     }
-    for (theirs, count) in workers {
-        let labels: BTreeSet<&str> = theirs.iter().map(|kind| kinds.label(kind)).collect();
-        for kind in labels {
-            by_kind.get_or_create(&OfKind { kind: kind.to_owned() }).inc_by(count as i64);
-        }
+    let mut by_label: HashMap<&str, usize> = HashMap::new();
+    for (theirs, count) in &workers {
+        let theirs: HashSet<&str> = theirs.iter().map(|kind| labels.of(kind)).collect();
+        theirs.into_iter().for_each(|label| *by_label.entry(label).or_default() += count);
     }
-    let help = "Workers that have a stream or a call for work open, by the kinds that they can run";
+    for (label, count) in by_label {
+        by_kind.get_or_create(&OfKind { kind: label.to_owned() }).set(count as i64);
+    }
+    let help = "Workers elsewhere that have a stream or a call for work open, by the kinds that they can run";
     registry.register("workers", help, by_kind);
 }
 
 /// Counts the jobs of each label.
-async fn jobs(engine: &Engine, kinds: &Kinds) -> Result<Jobs, Error> {
-    let counts = engine.count(DEFAULT_TENANT, Vec::new(), COUNTS_MAX).await?;
+fn jobs(engine: &Engine, labels: &Labels) -> Result<Jobs, Error> {
+    let counts = engine.count_here(DEFAULT_TENANT, &[], COUNTS_MAX)?;
     let is_cut = counts.len() == COUNTS_MAX;
-    let mut jobs = Jobs::new();
+    let mut jobs: Jobs = labels.kinds().map(|kind| (kind.to_owned(), Default::default())).collect();
     for count in counts {
-        let label = kinds.label(&count.kind);
+        let label = labels.of(&count.kind);
         // What has a label of its own is read below, where it may lie behind the cut.
         if !is_cut || label == OTHER {
             jobs.entry(label.to_owned()).or_default()[count.state as usize] += count.jobs;
         }
     }
-    let labels = kinds.labels();
     if is_cut {
-        for count in engine.count(DEFAULT_TENANT, labels.clone(), usize::MAX).await? {
+        let kinds: Vec<String> = labels.kinds().map(str::to_owned).collect();
+        for count in engine.count_here(DEFAULT_TENANT, &kinds, LABELLED_COUNTS_MAX)? {
             jobs.entry(count.kind).or_default()[count.state as usize] += count.jobs;
         }
-    }
-    for kind in labels {
-        jobs.entry(kind).or_default();
     }
     Ok(jobs)
 }

@@ -16,6 +16,8 @@ pub enum Fault {
     Unavailable,
     /// It happens, and nobody can tell.
     Unknown,
+    /// The store has a fault of its own.
+    Panic,
 }
 
 /// Tells the batches that a fault is meant for.
@@ -27,7 +29,9 @@ pub struct HostileStore {
     faults: Mutex<VecDeque<(Chosen, Fault)>>,
     gate: Mutex<Gate>,
     opened: Condvar,
+    probed: AtomicUsize,
     read: AtomicUsize,
+    counted: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -44,7 +48,9 @@ impl HostileStore {
             faults: Mutex::default(),
             gate: Mutex::default(),
             opened: Condvar::new(),
+            probed: AtomicUsize::new(0),
             read: AtomicUsize::new(0),
+            counted: AtomicUsize::new(0),
         }
     }
 
@@ -82,6 +88,16 @@ impl HostileStore {
         self.read.swap(0, Ordering::Relaxed)
     }
 
+    /// How many probes have come so far.
+    pub fn probes(&self) -> usize {
+        self.probed.load(Ordering::Relaxed)
+    }
+
+    /// How often jobs were counted so far.
+    pub fn counts(&self) -> usize {
+        self.counted.load(Ordering::Relaxed)
+    }
+
     fn pass_gate(&self) {
         let mut gate = self.gate.lock();
         gate.waiting += 1;
@@ -101,10 +117,13 @@ impl HostileStore {
 
 impl Store for HostileStore {
     fn commit(&self, batch: Vec<Operation>, now: Timestamp) -> Result<Vec<Outcome>, Error> {
+        let probes = batch.iter().filter(|operation| matches!(operation, Operation::Probe)).count();
+        self.probed.fetch_add(probes, Ordering::Relaxed);
         self.pass_gate();
         match self.fault(&batch) {
             None => self.kept.commit(batch, now),
             Some(Fault::Unavailable) => Err(Error::Unavailable("as was asked for".into())),
+            Some(Fault::Panic) => panic!("as was asked for"),
             Some(Fault::Unknown) => {
                 self.kept.commit(batch, now)?;
                 Err(Error::Unknown("as was asked for".into()))
@@ -121,6 +140,7 @@ impl Store for HostileStore {
     }
 
     fn count(&self, tenant: &str, kinds: &[String], limit: usize) -> Result<Vec<Count>, Error> {
+        self.counted.fetch_add(1, Ordering::Relaxed);
         self.kept.count(tenant, kinds, limit)
     }
 

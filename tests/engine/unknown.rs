@@ -74,13 +74,13 @@ async fn a_start_that_nobody_heard_of_is_still_due() {
 #[tokio::test(start_paused = true)]
 async fn a_cancellation_that_nobody_heard_of_reaches_the_worker_and_ends_in_time() {
     let bench = Bench::new().await;
-    let leased = bench.run().await;
+    let mut leased = bench.run().await;
     let id = leased.token.job;
 
     bench.store.fail(applies, Fault::Unknown);
     assert!(within(bench.engine.cancel(id, "enough".into(), Some(SECOND))).await.is_err());
-    bench.settle().await;
-    let order = *leased.orders.borrow();
+    // What is kept is read again on another thread.
+    let order = *within(leased.orders.wait_for(|order| *order != Order::Continue)).await.unwrap();
     bench.pass(2 * SECOND).await;
 
     assert_eq!(order, Order::Cancel { grace: SECOND });

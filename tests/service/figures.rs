@@ -7,6 +7,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use work_request::Message as Ask;
 
+/// The value of a series.
+async fn figure(server: &Server, series: &str) -> f64 {
+    let text = server.figures().await;
+    let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
+    text.lines().find_map(value).unwrap_or_else(|| panic!("there is no {series} in:\n{text}"))
+}
+
 /// How often something was refused for this reason.
 async fn refusals(server: &Server, reason: &str) -> u32 {
     let text = server.figures().await;
@@ -107,4 +114,40 @@ async fn connections_over_the_cap_are_counted() {
 
     assert_eq!(line, "");
     assert_eq!(refusals(&server, "CONNECTION_LIMIT").await, 1);
+}
+
+#[tokio::test]
+async fn after_a_restart_the_labels_are_with_the_kinds_that_have_most_jobs() {
+    let mut server = Server::start().await;
+    let mut client = server.client().await;
+    let kinds = (0..120).map(|n| format!("kind-{n:03}"));
+    let requests = kinds.chain(["zebra".to_owned(), "zebra".to_owned()]).map(|kind| start(&kind, "{}"));
+    ok(client.batch_start_jobs(BatchStartJobsRequest { requests: requests.collect() })).await;
+    let zebras = r#"longhaul_jobs{kind="zebra",state="PENDING"}"#;
+    assert!(!server.figures().await.contains(zebras));
+
+    server.restart().await;
+
+    assert_eq!(figure(&server, zebras).await, 2.0);
+    assert_eq!(figure(&server, r#"longhaul_jobs{kind="kind-000",state="PENDING"}"#).await, 1.0);
+    // What is counted begins anew.
+    assert_eq!(figure(&server, r#"longhaul_jobs_started_total{kind="zebra"}"#).await, 0.0);
+    ok(server.client().await.start_job(start("zebra", "{}"))).await;
+    assert_eq!(figure(&server, r#"longhaul_jobs_started_total{kind="zebra"}"#).await, 1.0);
+    assert_eq!(figure(&server, zebras).await, 3.0);
+}
+
+#[tokio::test]
+async fn a_batch_counts_each_of_its_jobs_and_a_repeat_none() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let named = StartJobRequest { request_id: "once".into(), ..start("nobody", "{}") };
+    let requests = vec![named.clone(), start("nobody", "{}"), start("nobody", "{}")];
+    ok(client.batch_start_jobs(BatchStartJobsRequest { requests: requests.clone() })).await;
+
+    ok(client.start_job(named)).await;
+    ok(client.batch_start_jobs(BatchStartJobsRequest { requests: requests[..1].to_vec() })).await;
+
+    assert_eq!(figure(&server, r#"longhaul_jobs_started_total{kind="nobody"}"#).await, 3.0);
+    assert_eq!(figure(&server, r#"longhaul_jobs{kind="nobody",state="PENDING"}"#).await, 3.0);
 }

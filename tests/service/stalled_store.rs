@@ -34,8 +34,7 @@ impl StalledServer {
             .service(rpc::Workers::service(engine.clone(), Default::default()));
         let http = http::Http {
             api,
-            engine: engine.clone(),
-            metrics: Arc::new(Metrics::new(engine.now(), &[], 0, &[])),
+            scrapes: http::Scrapes::new(engine.clone(), Arc::new(Metrics::new(engine.now(), &[], 0, &[]))),
             refusals: Refusals::default(),
             ai_kind: "simulate".into(),
         };

@@ -65,7 +65,7 @@ fn a_store_opens_and_commits_while_somebody_else_reads_it() {
 }
 
 #[test]
-fn every_batch_tells_that_it_was_flushed() {
+fn every_batch_that_changed_something_tells_that_it_was_flushed() {
     let folder = tempfile::tempdir().unwrap();
     let flushes = Arc::new(AtomicUsize::new(0));
     let told = Arc::clone(&flushes);
@@ -74,7 +74,8 @@ fn every_batch_tells_that_it_was_flushed() {
     });
 
     submit(&store, &[spec("work"), spec("work")]);
-    claim(&store, 1);
+    assert_eq!(claim(&store, 2).len(), 2);
+    assert_eq!(claim(&store, 1).len(), 0);
 
     assert_eq!(flushes.load(Ordering::SeqCst), 2);
 }

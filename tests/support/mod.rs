@@ -68,7 +68,7 @@ impl Server {
 
     /// What it says at `/metrics`.
     pub async fn figures(&self) -> String {
-        self.running.as_ref().unwrap().figures().await
+        self.running.as_ref().unwrap().figures().await.unwrap()
     }
 
     pub async fn stop(&mut self) {

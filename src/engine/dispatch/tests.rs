@@ -8,7 +8,7 @@ fn kinds(names: &[&str]) -> Kinds {
 
 /// Enlists workers of these kinds with so many free slots each, and lets them find out that nothing is ready.
 fn idle(dispatch: &Dispatch<()>, names: &[&str], free: usize, workers: usize) -> Vec<u64> {
-    let ids: Vec<u64> = (0..workers).map(|_| dispatch.enlist(&kinds(names), ())).collect();
+    let ids: Vec<u64> = (0..workers).map(|_| dispatch.enlist(&kinds(names), (), true)).collect();
     for id in &ids {
         if let Some(round) = dispatch.offer(*id, free, 0) {
             assert!(dispatch.settle(&round, &[], true).is_empty());

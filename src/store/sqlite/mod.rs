@@ -91,8 +91,8 @@ impl SqliteStore {
     }
 
     /// Tells `flushed` with each batch how long it has taken to write it to the log and to flush that, all in one statement of
-    /// SQLite's, also where that failed; a batch that changed nothing is not flushed. It is called by whoever commits, and must
-    /// be short.
+    /// SQLite's, also where that failed. Of a batch that changed nothing it is not told: such a one is not flushed. It is called by
+    /// whoever commits, and must be short.
     pub fn timed(self, flushed: impl Fn(Duration) + Send + Sync + 'static) -> Self {
         Self { flushed: Flushed(Box::new(flushed)), ..self }
     }
@@ -115,10 +115,14 @@ impl Store for SqliteStore {
             // The last commit ended in an error: nothing is acknowledged until all is read anew from what the disk has.
             None => self.open_writer(true).map_err(|error| Error::Unavailable(error.to_string()))?,
         };
+        let changes = writer.connection.total_changes();
         let outcomes = writer.carry_out_all(batch, now)?;
+        let has_changed = writer.connection.total_changes() != changes;
         let began = Instant::now();
         let committed = writer.commit();
-        (self.flushed.0)(began.elapsed());
+        if has_changed {
+            (self.flushed.0)(began.elapsed());
+        }
         committed?;
         self.checkpointer.after_commit(&writer.connection);
         *place = Some(writer);
