@@ -26,6 +26,10 @@ mod workers;
 use clap::Parser;
 use std::time::Duration;
 
+/// The same for all that are measured.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures the built longhaul beside a bare tonic server.
 #[derive(Debug, Parser)]
 struct Options {

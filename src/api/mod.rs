@@ -10,7 +10,7 @@ use crate::engine::{
     Count, Engine, Error, EventLimit, Page, Parts, Started, Watch, WatchJobs, WatchJobsOptions, WatchOptions,
 };
 use crate::job::limits::GRACE_SECONDS_MAX;
-use crate::job::{DEFAULT_TENANT, JobId, Snapshot, Terms, Timestamp, Trace};
+use crate::job::{DEFAULT_TENANT, JobId, Snapshot, Spec, Terms, Timestamp, Trace};
 use crate::metrics::Metrics;
 use crate::proto;
 use crate::traces::Traces;
@@ -21,8 +21,10 @@ use tonic::Status;
 
 /// The largest message that is taken: four inputs of the largest size.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
-/// The largest JSON text that is read on a thread that others wait for: about half a millisecond's work.
-const JSON_INLINE_MAX: usize = 64 << 10;
+/// The largest JSON text that is read or written on a thread that others wait for: about half a millisecond's work.
+pub const JSON_INLINE_MAX: usize = 64 << 10;
+/// The most jobs that are shown on a thread that others wait for.
+pub const JOBS_INLINE_MAX: usize = 64;
 /// The largest page of jobs or events.
 const PAGE_BYTES_MAX: usize = 1 << 20;
 /// How long a watcher's latest-wins events are apart, where it does not say.
@@ -85,12 +87,14 @@ impl Jobs {
         trace: Option<Trace>,
     ) -> Result<Started, Status> {
         let began = Instant::now();
-        let mut call = self.traces.begin("StartJob", trace);
-        let (terms, trace) = (self.engine.terms(&request.kind), call.trace());
+        let arrival = self.traces.arrived("StartJob", trace);
+        let terms = self.engine.terms(&request.kind);
         let large = request::json_bytes(&request) > JSON_INLINE_MAX;
-        let spec = aside(large, move || request::spec(request, DEFAULT_TENANT, &terms, trace)).await?;
-        let starting = self.engine.start(spec.map_err(status::invalid)?);
-        let started = call.commit(starting).await.map_err(refused)?;
+        let spec = aside(large, move || request::spec(request, DEFAULT_TENANT, &terms)).await?;
+        let spec = spec.map_err(status::invalid)?;
+        let mut call = arrival.begin(1);
+        let starting = self.engine.start(Spec { trace: call.trace(0), ..spec });
+        let started = call.commit(starting, status::fault).await.map_err(refused)?;
         call.has_started(&started.snapshot, started.repeated);
         if let Some(metrics) = &self.metrics {
             metrics.started(began.elapsed());
@@ -104,20 +108,19 @@ impl Jobs {
         request: proto::BatchStartJobsRequest,
         trace: Option<Trace>,
     ) -> Result<Vec<Started>, Status> {
-        let mut call = self.traces.begin("BatchStartJobs", trace);
-        let (requests, trace) = (request.requests, call.trace());
+        let arrival = self.traces.arrived("BatchStartJobs", trace);
+        let requests = request.requests;
         let large = requests.iter().map(request::json_bytes).sum::<usize>() > JSON_INLINE_MAX;
         let engine = self.engine.clone();
-        let batch =
-            move || request::batch(requests, DEFAULT_TENANT, |kind| engine.terms(kind), trace.as_ref());
-        let specs = aside(large, batch).await?;
-        let started = match specs.map_err(status::invalid)? {
-            none if none.is_empty() => Vec::new(),
-            specs => {
-                let starting = call.commit(self.engine.start_all(specs)).await;
-                starting.map_err(|error| status::status_in_batch(&error))?
-            }
-        };
+        let batch = move || request::batch(requests, DEFAULT_TENANT, |kind| engine.terms(kind));
+        let mut specs = aside(large, batch).await?.map_err(status::invalid)?;
+        if specs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut call = arrival.begin(specs.len());
+        specs.iter_mut().enumerate().for_each(|(index, spec)| spec.trace = call.trace(index));
+        let starting = call.commit(self.engine.start_all(specs), status::fault).await;
+        let started = starting.map_err(|error| status::status_in_batch(&error))?;
         call.has_started_all(started.len());
         Ok(started)
     }
@@ -229,11 +232,12 @@ impl Jobs {
         request: proto::RetryJobRequest,
         trace: Option<Trace>,
     ) -> Result<Started, Status> {
+        let arrival = self.traces.arrived("RetryJob", trace);
         let id = job_id(&request.job_id)?;
         let key = request::retry_key(request).map_err(status::invalid)?;
-        let mut call = self.traces.begin("RetryJob", trace);
-        let retrying = self.engine.retry(DEFAULT_TENANT, id, key, call.trace());
-        let started = call.commit(retrying).await.map_err(refused)?;
+        let mut call = arrival.begin(1);
+        let retrying = self.engine.retry(DEFAULT_TENANT, id, key, call.trace(0));
+        let started = call.commit(retrying, status::fault).await.map_err(refused)?;
         call.has_started(&started.snapshot, started.repeated);
         Ok(started)
     }
@@ -270,13 +274,18 @@ pub async fn show<T: Send + 'static>(
 }
 
 /// Does what is much work on a thread that nobody else waits for.
-async fn aside<T: Send + 'static>(
+pub async fn aside<T: Send + 'static>(
     much: bool,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Status> {
     match much {
         false => Ok(work()),
-        true => tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string())),
+        true => match tokio::task::spawn_blocking(work).await {
+            Ok(done) => Ok(done),
+            // Whoever catches panics of calls shall catch this one: its text may quote an input.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(Status::unavailable("the server is stopping")),
+        },
     }
 }
 

@@ -1,6 +1,6 @@
 //! Pages of jobs and of events, before anybody has turned them into messages.
 
-use super::{PAGE_BYTES_MAX, aside};
+use super::{JOBS_INLINE_MAX, PAGE_BYTES_MAX, aside};
 use crate::engine::Listed;
 use crate::job::{Event, JobId, Sequence, Snapshot};
 use crate::wire::filter;
@@ -32,7 +32,8 @@ impl JobsPage {
         self,
         show: impl Fn(&Snapshot) -> (T, usize) + Send + 'static,
     ) -> Result<(Vec<T>, String), Status> {
-        aside(self.has_payloads, move || self.shown(show)).await
+        let much = self.has_payloads || self.listed.jobs.len() > JOBS_INLINE_MAX;
+        aside(much, move || self.shown(show)).await
     }
 
     fn shown<T>(&self, show: impl Fn(&Snapshot) -> (T, usize)) -> (Vec<T>, String) {

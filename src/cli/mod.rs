@@ -3,6 +3,7 @@
 mod backup;
 mod bars;
 mod cancel;
+pub mod collector;
 mod completions;
 mod connect;
 mod delete;

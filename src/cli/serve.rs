@@ -1,5 +1,6 @@
 //! Puts the rooms together, and owns the order in which they start and stop.
 
+use super::collector::Collector;
 use super::program::MYSELF;
 use super::settings::{Options, Settings};
 use crate::clock::{Clock, SystemClock};
@@ -7,7 +8,7 @@ use crate::engine::{self, Engine, Observe};
 use crate::job::Terms;
 use crate::metrics::Metrics;
 use crate::processor::exec::Exec;
-use crate::store::{self, SqliteStore};
+use crate::store::{self, SqliteStore, Store as _};
 use crate::traces::Traces;
 use crate::wire::refusals::Refusals;
 use crate::wire::status::REASONS;
@@ -120,13 +121,19 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         let metrics = Arc::clone(&metrics);
         store.timed(move |time| metrics.flushed(time))
     };
-    let traces = match &settings.traces {
-        Some(settings) => {
-            let traces = Traces::start(settings, Arc::clone(&clock), Arc::new(rand::random));
+    let traces = match &settings.collector {
+        Collector::At(settings) => {
+            let traces = Traces::start(settings, store.keeper(), Arc::clone(&clock), Arc::new(rand::random));
             traces.context("otlp_endpoint")?
         }
-        None => Traces::default(),
+        Collector::None => Traces::default(),
+        Collector::Beyond(why) => {
+            tracing::warn!(%why, "jobs are not traced");
+            Traces::default()
+        }
     };
+    let figures = Arc::clone(&metrics);
+    traces.count_lost(move |spans| figures.lost_spans(spans));
     let engine_settings = engine::Settings {
         lease_duration: settings.lease_duration,
         heartbeat_interval: settings.heartbeat_interval,

@@ -1,6 +1,7 @@
 //! The server's settings. Each has one name in three spellings, and the first that is given wins: the flag
 //! `--lease-duration 30s`, the variable `LONGHAUL_LEASE_DURATION=30s`, the file's `lease_duration = "30s"`; then the default.
 
+use super::collector::Collector;
 use super::program::ProgramOptions;
 use super::times::Time;
 use crate::edge::Origin;
@@ -8,7 +9,6 @@ use crate::job::check_kind;
 use crate::job::limits::INPUT_BYTES_MAX;
 use crate::processor::exec::Program;
 use crate::processor::simulate;
-use crate::traces;
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
@@ -80,7 +80,7 @@ pub struct Options {
     /// Where traces are sent, by OTLP over gRPC; no traces without it [default: $OTEL_EXPORTER_OTLP_ENDPOINT]
     #[arg(long, env = "LONGHAUL_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
-    /// How many calls a second are traced at most, with all that becomes of their jobs [default: 100]
+    /// How many started jobs a second are traced at most, with all that becomes of them [default: 100]
     #[arg(long, env = "LONGHAUL_TRACES_PER_SECOND", value_name = "NUMBER")]
     pub traces_per_second: Option<u32>,
     /// Allow an address that others can reach, without encryption and without any check of who calls
@@ -144,8 +144,8 @@ pub struct Settings {
     pub allowed_hosts: Vec<String>,
     /// Origins of web pages that may call this server, beside its own.
     pub allowed_origins: Vec<Origin>,
-    /// How jobs are traced; none, where they are not.
-    pub traces: Option<traces::Settings>,
+    /// Where traces are sent.
+    pub collector: Collector,
     /// The kind of the jobs that `/ai/start` starts.
     pub ai_kind: String,
     /// How logs are written.
@@ -216,7 +216,9 @@ impl Options {
             connections_max: self.connections_max.unwrap_or(20_000),
             allowed_hosts: self.allowed_hosts.unwrap_or_default(),
             allowed_origins: origins(&self.allowed_origins.unwrap_or_default())?,
-            traces: traces(self.otlp_endpoint, self.traces_per_second)?,
+            collector: Collector::of(self.otlp_endpoint, self.traces_per_second, |name| {
+                std::env::var(name).ok()
+            })?,
             ai_kind: self.ai_kind.unwrap_or_else(|| simulate::KIND.to_owned()),
             log_format: self.log_format.unwrap_or_default(),
             log: self.log.unwrap_or_else(|| "info".to_owned()),
@@ -269,18 +271,6 @@ fn origins(allowed: &[String]) -> anyhow::Result<Vec<Origin>> {
     named.map(origin).collect()
 }
 
-/// How jobs are traced. Where our own setting says nothing, the usual variables do.
-fn traces(endpoint: Option<String>, per_second: Option<u32>) -> anyhow::Result<Option<traces::Settings>> {
-    let traces_per_second = per_second.unwrap_or(100);
-    ensure!(traces_per_second > 0, "traces_per_second is 0; it must be at least 1");
-    let usual = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
-    let usual = usual.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?)));
-    let mut given = endpoint.map(|endpoint| ("otlp_endpoint", endpoint)).into_iter().chain(usual);
-    let Some((name, endpoint)) = given.find(|(_, endpoint)| !endpoint.is_empty()) else { return Ok(None) };
-    traces::check_endpoint(&endpoint).context(name)?;
-    Ok(Some(traces::Settings { endpoint, traces_per_second }))
-}
-
 fn programs(options: BTreeMap<String, ProgramOptions>) -> anyhow::Result<BTreeMap<String, Program>> {
     let settled = options.into_iter().map(|(kind, options)| {
         let program = checked_kind(&kind).and_then(|()| options.settle());
@@ -307,6 +297,7 @@ pub fn default_data_dir() -> anyhow::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::traces;
 
     fn file(text: &str) -> Options {
         toml::from_str(text).unwrap()
@@ -368,7 +359,7 @@ mod tests {
             file("otlp_endpoint = \"http://collector:4317\"\ntraces_per_second = 7").settle().unwrap();
 
         let endpoint = "http://collector:4317".to_owned();
-        assert_eq!(given.traces, Some(traces::Settings { endpoint, traces_per_second: 7 }));
+        assert_eq!(given.collector, Collector::At(traces::Settings { endpoint, traces_per_second: 7 }));
     }
 
     #[test]

@@ -15,7 +15,8 @@ use tokio::sync::watch;
 const TAIL_EVENTS_MAX: usize = 64;
 /// How many bytes of output they may have.
 const TAIL_BYTES_MAX: usize = 256 << 10;
-/// How many bytes all tails may have together; past it new events are read from the store.
+/// How many bytes all tails may have together; past it new events are read from the store. With the two forms that watchers
+/// may have made of them they take about three times as much.
 const TAILS_BYTES_MAX: usize = 64 << 20;
 
 /// An event as every watcher of its job gets it, with a place for its encoded form.

@@ -29,6 +29,10 @@ pub trait Observe: Send + Sync + 'static {
     /// A lease has ended by a commit that nobody was told of. This call is made by another task.
     fn lost(&self, _token: &LeaseToken) {}
 
+    /// The leases have been compared with the store: one that is not kept has ended, whatever was told of it. This call is made by
+    /// another task.
+    fn compared(&self, _is_kept: &dyn Fn(&LeaseToken) -> bool) {}
+
     /// A job is as it now is through a step of these events, which may be none.
     fn moved(&self, _job: &Job, _events: &[Event]) {}
 }

@@ -262,6 +262,8 @@ pub async fn adopt(shared: &Arc<Shared>) -> Result<(), Error> {
         }
     }
     known.iter().for_each(|token| lose(shared, token));
+    // What was read may have ended before it was told.
+    shared.settings.observers.tell(|observer| observer.compared(&|token| shared.leases.has(token)));
     Ok(())
 }
 

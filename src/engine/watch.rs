@@ -150,6 +150,16 @@ impl Watch {
         latest.is_final && latest.sequence <= self.cursor
     }
 
+    /// Makes sure that what comes after the cursor can be read.
+    pub async fn look(&mut self) -> Result<(), Error> {
+        let sequence = self.seat.bell.borrow().sequence;
+        if self.page.is_empty() && sequence > self.cursor && !self.seat.read_tail(self.cursor, &mut self.page)
+        {
+            self.read_history().await?;
+        }
+        Ok(())
+    }
+
     fn decide(&mut self) -> Next {
         if let Some(snapshot) = self.snapshot.take() {
             return Next::Send(Message::Snapshot { snapshot, cursor: self.cursor });
@@ -210,7 +220,14 @@ impl Watch {
     }
 
     async fn read_history(&mut self) -> Result<(), Error> {
-        let events = self.engine.history(self.job, self.cursor, PAGE).await?;
+        let events = match self.engine.history(self.job, self.cursor, PAGE).await {
+            // What lies before the damage can be read, one by one.
+            Err(Error::Damaged(_)) => {
+                let one = EventLimit { events: 1, ..PAGE };
+                self.engine.history(self.job, self.cursor, one).await?
+            }
+            other => other?,
+        };
         let gap = events.first().is_none_or(|event| event.sequence != self.cursor + 1);
         if gap {
             return Err(Error::NotFound);

@@ -12,12 +12,21 @@ use serde::Serialize;
 use std::io;
 use std::pin::Pin;
 use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 /// How long a body may pause: longer than a link loses packets.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// How long a body may take in all: the largest one at a megabit a second.
 const BODY_TIME_MAX: Duration = Duration::from_secs(40);
+
+/// How much of all bodies together may lie here: a hundred of the largest. A connection may have a thousand requests, and each
+/// takes its time.
+const ROOM_BYTES: usize = 256 << 20;
+/// The parts in which it is given out.
+const PART_BYTES: usize = 4 << 10;
+/// The room for the bodies of requests that have not been answered yet.
+static ROOM: Semaphore = Semaphore::const_new(ROOM_BYTES / PART_BYTES);
 
 /// An answer whose body is there, or comes in pieces.
 pub type Answer = Response<Body>;
@@ -52,44 +61,74 @@ pub fn without(answer: Answer) -> Answer {
     Response::from_parts(parts, full(Bytes::new()))
 }
 
-/// The whole body of a request, which is JSON or empty.
+/// The whole body of a request, which is JSON or empty. It has its part of [`ROOM`] for as long as it lives.
 pub async fn read(headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Problem> {
     let too_large = || {
         let detail = format!("the body is too large; the limit is {} MiB", MESSAGE_BYTES_MAX >> 20);
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "MESSAGE_TOO_LARGE", detail)
     };
-    if body.is_end_stream() {
-        return Ok(Bytes::new());
-    }
-    if !is_json(headers) {
-        let detail = "the content-type of a body is application/json, and it is not compressed";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "CONTENT_TYPE_UNKNOWN", detail));
-    }
     if body.size_hint().lower() > MESSAGE_BYTES_MAX as u64 {
         return Err(too_large());
     }
-    let mut whole = BytesMut::new();
+    let mut whole = Whole::default();
     let end = Instant::now() + BODY_TIME_MAX;
-    loop {
-        let until = end.min(Instant::now() + PAUSE_MAX);
-        let frame = match tokio::time::timeout_at(until, body.frame()).await {
-            Ok(None) => return Ok(whole.freeze()),
-            Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(_))) => {
-                let detail = "the body does not come to its end";
-                return Err(Problem::new(StatusCode::BAD_REQUEST, "MALFORMED_REQUEST", detail));
-            }
-            Err(_) => {
-                let detail = "the body did not come in time";
-                return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "BODY_TIMEOUT", detail));
-            }
-        };
-        if let Some(data) = frame.data_ref() {
-            if whole.len() + data.len() > MESSAGE_BYTES_MAX {
-                return Err(too_large());
-            }
-            whole.extend_from_slice(data);
+    while let Some(frame) = next_frame(&mut body, end).await? {
+        let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) else { continue };
+        if !is_json(headers) {
+            let detail = "the content-type of a body is application/json, and it is not compressed";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "CONTENT_TYPE_UNKNOWN", detail));
         }
+        if whole.bytes.len() + data.len() > MESSAGE_BYTES_MAX {
+            return Err(too_large());
+        }
+        whole.extend(data)?;
+    }
+    Ok(if whole.bytes.is_empty() { Bytes::new() } else { Bytes::from_owner(whole) })
+}
+
+/// The next piece of a body, which has come before `end`, and without too long a pause.
+async fn next_frame(body: &mut Incoming, end: Instant) -> Result<Option<Frame<Bytes>>, Problem> {
+    let until = end.min(Instant::now() + PAUSE_MAX);
+    match tokio::time::timeout_at(until, body.frame()).await {
+        Ok(frame) => frame.transpose().map_err(|_| {
+            let detail = "the body does not come to its end";
+            Problem::new(StatusCode::BAD_REQUEST, "MALFORMED_REQUEST", detail)
+        }),
+        Err(_) => {
+            let detail = "the body did not come in time";
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "BODY_TIMEOUT", detail))
+        }
+    }
+}
+
+/// What has come of a body, with its part of [`ROOM`].
+#[derive(Default)]
+struct Whole {
+    bytes: BytesMut,
+    parts: Option<SemaphorePermit<'static>>,
+    /// How many bytes these parts are for.
+    room: usize,
+}
+
+impl Whole {
+    fn extend(&mut self, data: &[u8]) -> Result<(), Problem> {
+        let missing = (self.bytes.len() + data.len()).saturating_sub(self.room).div_ceil(PART_BYTES);
+        if missing > 0 {
+            let parts = ROOM.try_acquire_many(missing as u32).map_err(|_| Problem::busy())?;
+            match &mut self.parts {
+                Some(all) => all.merge(parts),
+                none => *none = Some(parts),
+            }
+            self.room += missing * PART_BYTES;
+        }
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+}
+
+impl AsRef<[u8]> for Whole {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -106,6 +145,25 @@ fn is_json(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_body_has_room_for_as_long_as_it_lives_and_no_more_than_there_is() {
+        let before = ROOM.available_permits();
+        let mut whole = Whole::default();
+        whole.extend(&[0; 3]).unwrap();
+        whole.extend(&[0; PART_BYTES]).unwrap();
+        assert_eq!(before - ROOM.available_permits(), 2);
+
+        let kept = Bytes::from_owner(whole).slice(1..);
+        assert_eq!(before - ROOM.available_permits(), 2);
+        drop(kept);
+        assert_eq!(ROOM.available_permits(), before);
+
+        let all = ROOM.try_acquire_many(before as u32).unwrap();
+        let refused = Whole::default().extend(&[0]).unwrap_err();
+        drop(all);
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
 
     #[test]
     fn json_is_known_by_its_content_type() {

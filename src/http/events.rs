@@ -12,13 +12,13 @@ use crate::proto::{WatchJobRequest, WatchJobsRequest};
 use crate::wire::{raw, status};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Frame;
 use serde_json::value::RawValue;
 use std::io;
 use std::panic::AssertUnwindSafe;
-use tonic::Code;
+use tonic::{Code, Status};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
@@ -34,30 +34,41 @@ pub async fn watch(
     headers: &HeaderMap,
 ) -> Result<Answer, Problem> {
     let last = last_event(headers)?;
-    request.after_sequence = last.or(request.after_sequence);
-    let mut knows_cursor = last.is_some();
-    let watch = match api.watch(request.clone()).await {
-        // A cursor that the job has not reached is one of another life of it: the reader begins anew.
-        Err(error) if error.code() == Code::OutOfRange => {
-            request.after_sequence = None;
-            knows_cursor = false;
-            api.watch(request).await
+    let first = request.after_sequence;
+    let mut watch = Err(Status::out_of_range("no cursor was tried yet"));
+    // A cursor that the job has not reached is one of another life of it: the reader begins anew.
+    for after in [last.or(first), first, None] {
+        request.after_sequence = after;
+        watch = api.watch(request.clone()).await;
+        if watch.as_ref().err().is_none_or(|error| error.code() != Code::OutOfRange) {
+            break;
         }
-        other => other,
-    };
+    }
+    let resumes = last.is_some() && request.after_sequence == last;
     match watch {
-        Ok(watch) if knows_cursor && watch.is_told() => {
+        Ok(watch) if resumes && watch.is_told() => {
             // The reader has seen the end and would come again for ever.
             let mut answer = Response::new(full(Bytes::new()));
             *answer.status_mut() = StatusCode::NO_CONTENT;
             Ok(answer)
         }
-        Ok(watch) => Ok(answer(stream_of(watch, next_of_one))),
-        // It will pass, and the reader has been here before.
-        Err(error) if last.is_some() && error.code() == Code::Unavailable => {
-            Ok(answer(Box::pin(stream::empty())))
+        Ok(mut watch) => {
+            if resumes && let Err(error) = watch.look().await {
+                return passing_or_not(status::status(&error), headers);
+            }
+            Ok(answer(stream_of(watch, next_of_one)))
         }
-        Err(error) => Err(error.into()),
+        Err(error) => passing_or_not(error, headers),
+    }
+}
+
+/// A reader that would give up for good is told to come again of what will pass: a stream that breaks off at once.
+fn passing_or_not(error: Status, headers: &HeaderMap) -> Result<Answer, Problem> {
+    let accepts = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    let is_event_source = accepts.is_some_and(|accept| accept.contains("text/event-stream"));
+    match error.code() == Code::Unavailable && (is_event_source || headers.contains_key(LAST_EVENT_ID)) {
+        true => Ok(answer(Box::pin(stream::once(async { Err(broken_off()) })))),
+        false => Err(error.into()),
     }
 }
 
@@ -93,7 +104,7 @@ fn answer(events: Pieces) -> Answer {
 }
 
 /// What comes next of a watch, and the watch where more may come.
-type Next<W> = Option<(Bytes, Option<W>)>;
+type Next<W> = Option<(io::Result<Bytes>, Option<W>)>;
 
 /// A watch as frames, one for each message that its reader takes.
 fn stream_of<W, F>(watch: W, next: impl Fn(W) -> F + Send + Clone + 'static) -> Pieces
@@ -107,20 +118,32 @@ where
     });
     // A panic breaks the stream off; it must not look like its end, nor take the connection's other streams with it.
     let caught = AssertUnwindSafe(frames).catch_unwind();
-    Box::pin(caught.map(|frame| frame.map(Frame::data).map_err(|_| io::Error::other("a watch panicked"))))
+    Box::pin(caught.map(|caught| {
+        let frame = caught.unwrap_or_else(|_| {
+            tracing::error!("a watch panicked and was broken off");
+            Err(broken_off())
+        });
+        frame.map(Frame::data)
+    }))
+}
+
+fn broken_off() -> io::Error {
+    io::Error::other("the watch broke off before the end")
 }
 
 async fn next_of_one(mut watch: Watch) -> Next<Watch> {
     let frame = match watch.next().await? {
         Ok(Message::Snapshot { snapshot, cursor }) => {
-            event("snapshot", Some(cursor), &raw::snapshot(&snapshot, cursor))
+            let shown = api::show(*snapshot, move |snapshot| raw::snapshot(snapshot, cursor)).await;
+            let Ok(shown) = shown else { return Some((Err(broken_off()), None)) };
+            event("snapshot", Some(cursor), &shown)
         }
         Ok(Message::Shared(shared)) => shared
             .encoded(Form::Text, |shared| event(name(shared), Some(shared.sequence), &raw::shared(shared))),
         Ok(Message::Keepalive { .. }) => Bytes::from_static(KEEPALIVE),
         Err(error) => return last_words(&error),
     };
-    Some((frame, Some(watch)))
+    Some((Ok(frame), Some(watch)))
 }
 
 async fn next_of_many(mut watch: WatchJobs) -> Next<WatchJobs> {
@@ -128,23 +151,24 @@ async fn next_of_many(mut watch: WatchJobs) -> Next<WatchJobs> {
         Ok(message) => message,
         Err(error) => return last_words(&error),
     };
-    let name = match &message {
-        JobsMessage::Job(_) => "job",
-        JobsMessage::Departed(_) => "departed",
-        JobsMessage::Forgotten(_) => "forgottenJobId",
-        JobsMessage::Synced => "synced",
-        JobsMessage::Keepalive => return Some((Bytes::from_static(KEEPALIVE), Some(watch))),
+    let frame = match &message {
+        JobsMessage::Job(_) => event("job", None, &raw::watched_jobs(&message)),
+        JobsMessage::Departed(_) => event("departed", None, &raw::watched_jobs(&message)),
+        JobsMessage::Forgotten(_) => event("forgottenJobId", None, &raw::watched_jobs(&message)),
+        JobsMessage::Synced => event("synced", None, &raw::watched_jobs(&message)),
+        JobsMessage::Keepalive => Bytes::from_static(KEEPALIVE),
     };
-    Some((event(name, None, &raw::watched_jobs(&message)), Some(watch)))
+    Some((Ok(frame), Some(watch)))
 }
 
-/// A stream that breaks off without a word is one that its reader takes up again; what will not pass is said.
+/// A stream that breaks off is one that its reader takes up again. What will not pass is said, and then the stream ends: a
+/// break would take these words with it.
 fn last_words<W>(error: &Error) -> Next<W> {
     if error.is_transient() {
-        return None;
+        return Some((Err(broken_off()), None));
     }
     let problem = Problem::from(status::status(error));
-    Some((event("problem", None, &raw::write(problem.details())), None))
+    Some((Ok(event("problem", None, &raw::write(problem.details()))), None))
 }
 
 fn name(shared: &SharedEvent) -> &'static str {
@@ -188,6 +212,29 @@ mod tests {
         let frame = event("output", Some(7), &text);
 
         assert_eq!(frame, "id: 7\nevent: output\ndata: {\"a\":\ndata: \ndata: 1}\n\n");
+    }
+
+    #[tokio::test]
+    async fn a_watch_ends_well_only_where_coming_again_is_of_no_use() {
+        async fn told(left: u32) -> Next<u32> {
+            match left {
+                0 => None,
+                7 => panic!("on purpose"),
+                9 => last_words(&Error::Unavailable("stopping".into())),
+                8 => last_words(&Error::NotFound),
+                left => Some((Ok(Bytes::from_static(b"x")), Some(left - 1))),
+            }
+        }
+        let ends = async |from: u32| {
+            let all: Vec<_> = stream_of(from, told).take(9).map(|frame| frame.is_ok()).collect().await;
+            all
+        };
+
+        assert_eq!(ends(2).await, [true, true]);
+        assert_eq!(ends(9).await, [false]);
+        // What will not pass has been said.
+        assert_eq!(ends(8).await, [true]);
+        assert_eq!(ends(7).await[..1], [false]);
     }
 
     #[test]

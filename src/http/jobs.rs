@@ -5,13 +5,13 @@ use super::events;
 use super::json;
 use super::problem::Problem;
 use super::routes::Call;
-use crate::api::{self, Counts, EventsPage};
+use crate::api::{self, Counts, EventsPage, JOBS_INLINE_MAX, JSON_INLINE_MAX};
 use crate::engine::Started;
 use crate::proto::{self, DeleteJobRequest, GetStatusRequest};
 use crate::wire::trace::trace;
 use crate::wire::{raw, reply};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use hyper::body::Incoming;
@@ -25,8 +25,6 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// As in gRPC's metadata.
 const REPEATED: HeaderName = HeaderName::from_static("longhaul-repeated");
-/// The largest body that is read as JSON on a thread that others wait for.
-const INLINE_MAX: usize = 64 << 10;
 
 /// Answers one of the calls about the job that the address names.
 pub async fn answer(
@@ -53,8 +51,10 @@ pub async fn answer(
                 return Err(Problem::new(StatusCode::BAD_REQUEST, "INVALID_REQUEST", detail));
             }
             let started = api.start_batch(request, trace(&parts.headers)).await?;
-            let jobs = started.iter().map(|started| raw::job(&started.snapshot)).collect();
-            shown(StatusCode::OK, &Jobs { jobs, next_page_token: String::new() })
+            let jobs = api::aside(started.len() > JOBS_INLINE_MAX, move || {
+                started.iter().map(|started| raw::job(&started.snapshot)).collect()
+            });
+            shown(StatusCode::OK, &Jobs { jobs: jobs.await?, next_page_token: String::new() })
         }
         Call::Status => {
             let snapshot = api.status(json::from_query::<GetStatusRequest>(query, &given)?).await?;
@@ -79,14 +79,15 @@ pub async fn answer(
         }
         Call::History => {
             let page = api.history(json::from_query(query, &given)?).await?;
-            shown(StatusCode::OK, &Events::new(&page))
+            let events = api::aside(page.events.len() > JOBS_INLINE_MAX, move || Events::new(&page));
+            shown(StatusCode::OK, &events.await?)
         }
         Call::Cancel => {
-            let snapshot = api.cancel(json::from_body(&body, &given)?).await?;
+            let snapshot = api.cancel(parsed(body, json::from_body_about(ticket)).await?).await?;
             shown(StatusCode::OK, &raw::job(&snapshot))
         }
         Call::Retry => {
-            let mut request: proto::RetryJobRequest = json::from_body(&body, &given)?;
+            let mut request: proto::RetryJobRequest = parsed(body, json::from_body_about(ticket)).await?;
             add_key(&parts.headers, &mut request.request_id)?;
             self::ticket(&api.retry(request, trace(&parts.headers)).await?)
         }
@@ -145,12 +146,7 @@ pub(super) async fn parsed<T: Send + 'static>(
     body: Bytes,
     parse: impl FnOnce(&[u8]) -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {
-    match body.len() > INLINE_MAX {
-        false => parse(&body),
-        true => tokio::task::spawn_blocking(move || parse(&body))
-            .await
-            .unwrap_or_else(|error| Err(Status::internal(error.to_string()))),
-    }
+    api::aside(body.len() > JSON_INLINE_MAX, move || parse(&body)).await?
 }
 
 /// The header and the field are one thing.
@@ -191,5 +187,6 @@ pub(super) fn shown(status: StatusCode, value: &impl Serialize) -> Answer {
     let mut answer = Response::new(json_body(value));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, JSON);
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }

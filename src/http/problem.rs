@@ -2,12 +2,12 @@
 
 use super::body::{Answer, json};
 use crate::wire::status::{self, DOMAIN};
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use tonic::Status;
-use tonic_types::StatusExt;
+use tonic_types::{FieldViolation, StatusExt};
 
 /// The content-type of a problem.
 pub const PROBLEM: &str = "application/problem+json";
@@ -65,6 +65,13 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "PATH_UNKNOWN", "there is nothing at this address")
     }
 
+    /// There is no room for more requests just now.
+    pub fn busy() -> Self {
+        let detail = "the bodies of other requests take all the room that there is; try again";
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "BUSY", detail);
+        Self { retry_after: Some(1), ..problem }
+    }
+
     /// The address has these methods only.
     pub fn method(allow: String) -> Self {
         let detail = format!("this address has the methods {allow}");
@@ -92,6 +99,7 @@ impl Problem {
         *answer.status_mut() = self.status;
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::try_from(allow).expect("methods are plain text"));
         }
@@ -112,14 +120,27 @@ impl From<Status> for Problem {
             problem.details.metadata = info.metadata.clone().into_iter().collect();
         }
         let violations = details.bad_request().map(|bad| bad.field_violations.as_slice());
-        let field = |violation: &tonic_types::FieldViolation| Field {
-            field: json_path(&violation.field),
-            description: violation.description.clone(),
-        };
-        problem.details.fields = violations.unwrap_or_default().iter().map(field).collect();
+        problem.details.fields = violations.unwrap_or_default().iter().map(Field::new).collect();
+        // The message begins with the first of them, by the name that the contract has for it.
+        if let (Some(first), Some(field)) =
+            (violations.and_then(<[_]>::first), problem.details.fields.first())
+            && let Some(rest) =
+                status.message().strip_prefix(&format!("{}: {}", first.field, first.description))
+        {
+            problem.details.detail = format!("{}: {}{rest}", field.field, field.description);
+        }
         let delay = details.retry_info().and_then(|retry| retry.retry_delay);
         problem.retry_after = delay.map(|delay| delay.as_secs().max(1));
         problem
+    }
+}
+
+impl Field {
+    fn new(violation: &FieldViolation) -> Self {
+        let field = json_path(&violation.field);
+        let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+        let (name, own) = (last(&violation.field), last(&field));
+        Self { field, description: violation.description.replace(&name, &own) }
     }
 }
 
@@ -167,6 +188,16 @@ mod tests {
         assert_eq!((problem.status, problem.reason()), (StatusCode::BAD_REQUEST, "INVALID_REQUEST"));
         let fields: Vec<&str> = problem.details.fields.iter().map(|field| field.field.as_str()).collect();
         assert_eq!(fields, ["options.retryPolicy", "kind"]);
+    }
+
+    #[test]
+    fn what_is_said_of_a_field_has_the_names_of_json_too() {
+        let violation = Violation::new("page_size", "page_size is -1; it must not be negative");
+
+        let problem = Problem::from(status::invalid(vec![violation.clone(), violation]));
+
+        let said = "pageSize: pageSize is -1; it must not be negative (and 1 more)";
+        assert_eq!(problem.details.detail, said);
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub struct Metrics {
     failed_commits: Counter,
     flush_time: Histogram,
     connections: Gauge,
+    lost_spans: Counter,
 }
 
 impl Metrics {
@@ -69,6 +70,7 @@ impl Metrics {
             failed_commits: Counter::default(),
             flush_time: buckets::short(),
             connections: Gauge::default(),
+            lost_spans: Counter::default(),
             registry,
         };
         metrics.registered(start, kinds, slots)
@@ -94,6 +96,7 @@ impl Metrics {
         registry.register("commit_operations", operations, self.commit_operations.clone());
         registry.register("commits_failed", "Batches that failed", self.failed_commits.clone());
         registry.register("connections", "Open connections", self.connections.clone());
+        registry.register("spans_lost", "Spans of traces that no collector got", self.lost_spans.clone());
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "What is running", build);
         let start = ConstGauge::new(start.as_micros() as f64 / 1e6);
@@ -124,6 +127,11 @@ impl Metrics {
     /// How many connections are open, for whoever opens and closes them.
     pub fn connections(&self) -> Gauge {
         self.connections.clone()
+    }
+
+    /// So many spans of traces are lost.
+    pub fn lost_spans(&self, spans: u64) {
+        self.lost_spans.inc_by(spans);
     }
 
     /// All figures as of now, in the text format of OpenMetrics 1.0.

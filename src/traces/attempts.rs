@@ -3,7 +3,7 @@
 //!
 //! All of it can be thrown away: what is held is told again after a restart.
 
-use super::context::{self, Context};
+use super::context::{self, Context, Key};
 use super::span::Span;
 use crate::job::{Body, Event, Job, JobId, LeaseToken, Snapshot, State, StateChange, Timestamp};
 use opentelemetry::KeyValue;
@@ -16,8 +16,9 @@ use std::time::Duration;
 const WAITING_MAX: usize = 10_000;
 
 /// What is known of recorded jobs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Attempts {
+    key: Key,
     held: HashMap<JobId, Held>,
     /// Jobs that have been held, and since when they wait for a worker; none while they wait for their time.
     waiting: HashMap<JobId, Option<Timestamp>>,
@@ -26,7 +27,7 @@ pub struct Attempts {
 /// A lease of a recorded job.
 #[derive(Debug)]
 struct Held {
-    epoch: u32,
+    token: LeaseToken,
     /// The call that started the job.
     started: Context,
     kind: String,
@@ -46,6 +47,11 @@ struct End {
 }
 
 impl Attempts {
+    /// None yet, of jobs that this key tells are recorded.
+    pub fn new(key: Key) -> Self {
+        Self { key, held: HashMap::new(), waiting: HashMap::new() }
+    }
+
     /// Whether no recorded job is held or waits for its next attempt.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty() && self.waiting.is_empty()
@@ -53,7 +59,7 @@ impl Attempts {
 
     /// A worker has the job, and is told that it is in its attempt's span; returns the spans that have ended so.
     pub fn leased(&mut self, snapshot: &mut Snapshot, now: Timestamp, chance: impl Fn() -> u64) -> Vec<Span> {
-        let Some(held) = Held::of(snapshot, now) else { return Vec::new() };
+        let Some(held) = Held::of(snapshot, &self.key, now) else { return Vec::new() };
         let job = &snapshot.job;
         snapshot.trace = Some(held.started.with(context::attempt(job.id, job.epoch)).told());
         let since = match self.waiting.remove(&job.id) {
@@ -76,7 +82,7 @@ impl Attempts {
 
     /// A worker has had the job since before this process knew of it.
     pub fn adopted(&mut self, snapshot: &Snapshot, now: Timestamp) {
-        if let Some(held) = Held::of(snapshot, now) {
+        if let Some(held) = Held::of(snapshot, &self.key, now) {
             self.held.entry(snapshot.job.id).or_insert(held);
         }
     }
@@ -109,13 +115,18 @@ impl Attempts {
 
     /// A lease has ended, and nobody knows how.
     pub fn lost(&mut self, token: &LeaseToken, now: Timestamp) -> Option<Span> {
-        self.held.get(&token.job).filter(|held| held.epoch == token.epoch)?;
+        self.held.get(&token.job).filter(|held| held.token.epoch == token.epoch)?;
         self.held.remove(&token.job).map(|held| held.end(token.job, End::unknown(now)))
+    }
+
+    /// Forgets leases that are not kept. Nothing is recorded of them: who has seen the end has done that.
+    pub fn keep(&mut self, is_kept: impl Fn(&LeaseToken) -> bool) {
+        self.held.retain(|_, held| is_kept(&held.token));
     }
 
     /// The attempt has begun; where that took its worker a moment, that is a span of its own.
     fn begun(&mut self, job: &Job, event: &Event, chance: u64) -> Option<Span> {
-        let held = self.held.get_mut(&job.id).filter(|held| held.epoch == job.epoch)?;
+        let held = self.held.get_mut(&job.id).filter(|held| held.token.epoch == job.epoch)?;
         held.begun = Some((event.attempt, event.time));
         let claim = Span::below(&held.started, held.started.by_chance(chance).span, "claim", held.claimed);
         Some(Span { end: event.time, attributes: held.attributes(job.id), ..claim })
@@ -142,13 +153,16 @@ impl Attempts {
 
 impl Held {
     /// The lease that a job is under, where the job is recorded.
-    fn of(snapshot: &Snapshot, now: Timestamp) -> Option<Self> {
+    fn of(snapshot: &Snapshot, key: &Key, now: Timestamp) -> Option<Self> {
         let job = &snapshot.job;
         let lease = job.lease.as_ref()?;
-        let started = snapshot.trace.as_ref().and_then(Context::of).filter(Context::is_recorded)?;
+        let started = snapshot.trace.as_ref().and_then(Context::of)?;
+        if !started.is_recorded(key) {
+            return None;
+        }
         let begin = job.attempt_start_time.filter(|_| lease.accepted);
         Some(Self {
-            epoch: job.epoch,
+            token: job.lease_token()?,
             started,
             kind: job.kind.clone(),
             worker: lease.worker.clone(),
@@ -180,7 +194,7 @@ impl Held {
         };
         // Seen from here a worker elsewhere was asked to do something, and this is until it was done.
         let kind = if self.in_process { SpanKind::Internal } else { SpanKind::Client };
-        let span = Span::below(&self.started, context::attempt(job, self.epoch), name, start);
+        let span = Span::below(&self.started, context::attempt(job, self.token.epoch), name, start);
         Span { end: end.time, kind, attributes, error: end.error, ..span }
     }
 }

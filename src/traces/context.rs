@@ -3,14 +3,34 @@
 //! Two of them can be told from what is stored alone, so that a restart forgets nothing: whether the span that a job was started
 //! under was recorded by longhaul, and which span an attempt is.
 
-use crate::job::{JobId, Trace};
+use crate::job::{JobId, Keeper, Trace};
 use opentelemetry::trace::{SpanId, TraceFlags, TraceId};
 use sha2::{Digest, Sha256};
+use std::fmt;
 
 /// Flags that are handed on: sampled, and that the trace's id is chance. Of others nobody knows what they mean.
 const FLAGS: u8 = 0b11;
 /// Bytes of a recorded call's span id that are chance; the others follow from them.
 const CHANCE_BYTES: usize = 5;
+
+/// What longhaul knows its own spans by. Who does not have it cannot name a span that passes for one.
+#[derive(Clone)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// The key of the server with this store: the same after a restart, and nobody else's, since a keeper is chance and is told
+    /// to nobody.
+    pub fn of(keeper: Keeper) -> Self {
+        Self(digest(&[b"spans that are recorded", &keeper.0.to_be_bytes()]))
+    }
+}
+
+impl fmt::Debug for Key {
+    /// Leaves it out.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Key")
+    }
+}
 
 /// A span of a trace, as a `traceparent` names it, with the `tracestate` beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +70,11 @@ impl Context {
         self.flags.is_sampled()
     }
 
+    /// The same span, of which nobody wants a record.
+    pub fn unsampled(&self) -> Self {
+        Self { flags: self.flags.with_sampled(false), ..self.clone() }
+    }
+
     /// As it is stored, and told to others.
     pub fn told(&self) -> Trace {
         let parent = format!("00-{}-{}-{:02x}", self.trace, self.span, self.flags.to_u8());
@@ -67,23 +92,24 @@ impl Context {
     }
 
     /// The span of a call that is recorded, to start jobs under. Its id shows that it is one, to [`is_recorded`](Self::is_recorded).
-    pub fn started(&self, chance: u64) -> Self {
+    pub fn started(&self, chance: u64, key: &Key) -> Self {
         let [.., a, b, c, d, e] = chance.max(1).to_be_bytes();
-        self.with(self.recognizable([a, b, c, d, e]))
+        self.with(self.recognizable([a, b, c, d, e], key))
     }
 
     /// Whether this is the span of a call that longhaul has recorded. Then its jobs are recorded as well, all of their attempts,
     /// and otherwise none: a stranger's span looks like one once in 2²⁴ times.
-    pub fn is_recorded(&self) -> bool {
+    pub fn is_recorded(&self, key: &Key) -> bool {
         let [a, b, c, d, e, ..] = self.span.to_bytes();
-        self.is_sampled() && self.span == self.recognizable([a, b, c, d, e])
+        self.is_sampled() && self.span == self.recognizable([a, b, c, d, e], key)
     }
 
-    fn recognizable(&self, chance: [u8; CHANCE_BYTES]) -> SpanId {
+    fn recognizable(&self, chance: [u8; CHANCE_BYTES], key: &Key) -> SpanId {
         let mut bytes = [0; 8];
         let (front, check) = bytes.split_at_mut(CHANCE_BYTES);
         front.copy_from_slice(&chance);
-        check.copy_from_slice(&digest(&[b"started", &self.trace.to_bytes(), &chance])[..check.len()]);
+        let digest = digest(&[&key.0, &self.trace.to_bytes(), &chance]);
+        check.copy_from_slice(&digest[..check.len()]);
         SpanId::from_bytes(bytes)
     }
 }
@@ -105,14 +131,18 @@ mod tests {
     use crate::job::Timestamp;
     use proptest::prelude::*;
 
+    fn key() -> Key {
+        Key::of(Keeper(7))
+    }
+
     proptest! {
         #[test]
         fn a_recorded_call_is_recognized_from_what_is_stored(high: u64, low: u64, chance: u64) {
-            let started = Context::root(high, low).started(chance);
+            let started = Context::root(high, low).started(chance, &key());
 
             let stored = Context::of(&started.told()).unwrap();
             prop_assert_eq!(&stored, &started);
-            prop_assert!(stored.is_recorded());
+            prop_assert!(stored.is_recorded(&Key::of(Keeper(7))));
             prop_assert_ne!(stored.span, SpanId::INVALID);
         }
 
@@ -132,13 +162,15 @@ mod tests {
 
     #[test]
     fn the_spans_of_others_are_not_recognized_nor_is_that_of_an_attempt() {
-        let started = Context::root(1, 2).started(3);
+        let started = Context::root(1, 2).started(3, &key());
+        let forged = Context::root(1, 2).started(3, &Key::of(Keeper(8)));
 
-        let others = [started.by_chance(4), started.with(attempt(JobId::default(), 1)), Context::root(1, 3)];
+        let others =
+            [started.by_chance(4), started.with(attempt(JobId::default(), 1)), Context::root(1, 3), forged];
         let other_trace = Context::root(1, 3).with(started.span);
 
-        assert!(started.is_recorded());
-        assert!(others.iter().chain([&other_trace]).all(|other| !other.is_recorded()));
+        assert!(started.is_recorded(&key()));
+        assert!(others.iter().chain([&other_trace]).all(|other| !other.is_recorded(&key())));
     }
 
     #[test]
@@ -150,7 +182,7 @@ mod tests {
 
         assert!(!Context::of(&trace("00")).unwrap().is_sampled());
         assert_eq!(Context::of(&trace("fb")).unwrap().told(), trace("03"));
-        assert!(!Context::of(&trace("00")).unwrap().started(7).is_recorded());
+        assert!(!Context::of(&trace("00")).unwrap().started(7, &key()).is_recorded(&key()));
         assert_eq!(Context::of(&Trace { parent: "00-x".into(), state: String::new() }), None);
     }
 }

@@ -1,7 +1,7 @@
 //! The way of spans to a collector: a bounded queue and a thread that sends them on in batches.
 //!
-//! Nobody ever waits for it. What has no room in the queue, and what the collector does not take, is lost, and that is said once in a
-//! while.
+//! Nobody ever waits for it. What has no room in the queue, and what the collector does not take, is lost. All of that is counted, and
+//! said: at once, then once in a while, and what is left when the server stops.
 
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::WithExportConfig;
@@ -12,8 +12,10 @@ use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanExporter, SpanProcessor,
 };
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How many spans may wait to be sent; about a kilobyte each.
@@ -44,14 +46,29 @@ pub struct Exports {
 #[derive(Debug, Default)]
 struct Tally {
     waiting: AtomicUsize,
+    /// On their way to the collector.
+    sent: AtomicUsize,
     lost: Mutex<Lost>,
+    counted: Counted,
 }
 
 #[derive(Debug, Default)]
 struct Lost {
     /// Since it was last said.
     spans: usize,
+    /// Why the last of them were.
+    why: Cow<'static, str>,
     said: Option<Instant>,
+}
+
+/// Who is told how many spans are lost.
+#[derive(Default)]
+struct Counted(OnceLock<Box<dyn Fn(u64) + Send + Sync>>);
+
+impl fmt::Debug for Counted {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Counted")
+    }
 }
 
 /// An exporter whose failures are told.
@@ -99,9 +116,15 @@ impl Exports {
         // The processor's own queue is never full so: it would not say what it has dropped.
         if self.tally.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE_MAX {
             self.tally.waiting.fetch_sub(1, Ordering::Relaxed);
-            return self.tally.lose(1, &"there are more than can be sent");
+            return self.tally.lose(1, "there are more than can be sent".into());
         }
         self.processor.on_end(span);
+    }
+
+    /// Tells `count` how many spans are lost, whenever some are. It is called by whoever records, and must be short; only the first
+    /// one is told.
+    pub fn count_lost(&self, count: impl Fn(u64) + Send + Sync + 'static) {
+        let _ = self.tally.counted.0.set(Box::new(count));
     }
 
     /// Sends what waits.
@@ -114,29 +137,62 @@ impl Exports {
     pub fn shut_down(&self, time: Duration) {
         match self.processor.shutdown_with_timeout(time) {
             Ok(()) | Err(OTelSdkError::AlreadyShutdown) => {}
-            Err(error) => tracing::warn!(%error, "the last spans are lost"),
+            Err(error) => {
+                let left = [&self.tally.waiting, &self.tally.sent].map(|spans| spans.load(Ordering::Relaxed));
+                self.tally.lose(left.iter().sum(), error.to_string().into());
+            }
         }
+        self.tally.say_rest();
     }
 }
 
 impl Tally {
-    fn lose(&self, spans: usize, why: &(dyn std::fmt::Display + Sync)) {
+    fn lose(&self, spans: usize, why: Cow<'static, str>) {
+        if spans == 0 {
+            return;
+        }
+        if let Some(count) = self.counted.0.get() {
+            count(spans as u64);
+        }
         let mut lost = self.lost.lock();
         lost.spans += spans;
-        if lost.said.is_none_or(|said| said.elapsed() >= SAID_INTERVAL) {
-            tracing::warn!(spans = lost.spans, %why, "spans are lost");
-            *lost = Lost { spans: 0, said: Some(Instant::now()) };
+        lost.why = why;
+        let is_due = lost.said.is_none_or(|said| said.elapsed() >= SAID_INTERVAL);
+        let due = is_due.then(|| lost.take());
+        // Whoever writes logs may take its time.
+        drop(lost);
+        due.iter().for_each(Lost::say);
+    }
+
+    /// Says what was not said yet.
+    fn say_rest(&self) {
+        let rest = self.lost.lock().take();
+        if rest.spans > 0 {
+            rest.say();
         }
+    }
+}
+
+impl Lost {
+    /// What is to be said now.
+    fn take(&mut self) -> Self {
+        std::mem::replace(self, Self { said: Some(Instant::now()), ..Self::default() })
+    }
+
+    fn say(&self) {
+        tracing::warn!(spans = self.spans, why = %self.why, "spans are lost");
     }
 }
 
 impl<E: SpanExporter> SpanExporter for Told<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
+        self.tally.sent.fetch_add(spans, Ordering::Relaxed);
         self.tally.waiting.fetch_sub(spans, Ordering::Relaxed);
         let exported = self.exporter.export(batch).await;
+        self.tally.sent.fetch_sub(spans, Ordering::Relaxed);
         if let Err(error) = &exported {
-            self.tally.lose(spans, error);
+            self.tally.lose(spans, error.to_string().into());
         }
         exported
     }
@@ -188,11 +244,50 @@ mod tests {
         }
     }
 
+    /// What this thread has logged.
+    #[derive(Clone, Default)]
+    struct Said(Arc<Mutex<Vec<u8>>>);
+
+    impl Said {
+        fn listen(&self) -> tracing::subscriber::DefaultGuard {
+            let said = self.clone();
+            let logs = tracing_subscriber::fmt().with_ansi(false).with_writer(move || said.clone());
+            tracing::subscriber::set_default(logs.finish())
+        }
+
+        fn text(&self) -> String {
+            String::from_utf8_lossy(&self.0.lock()).into_owned()
+        }
+    }
+
+    impl std::io::Write for Said {
+        fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend(text);
+            Ok(text.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// How many spans these exports say are lost.
+    fn counted(exports: &Exports) -> Arc<AtomicUsize> {
+        let counted = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&counted);
+        exports.count_lost(move |spans| {
+            count.fetch_add(spans as usize, Ordering::Relaxed);
+        });
+        counted
+    }
+
     #[test]
     fn a_collector_that_hangs_holds_up_nobody_and_costs_a_bounded_queue() {
         let ((begun, batches), (leave, waits)) = (channel(), channel());
         let exports = Exports::start(Slow { begun, leave: Mutex::new(waits) });
-        let span = Span::new(Context::root(1, 2).started(3), "span", Timestamp::from_micros(1)).data();
+        let (counted, said) = (counted(&exports), Said::default());
+        let _heard = said.listen();
+        let span = Span::new(Context::root(1, 2).by_chance(3), "span", Timestamp::from_micros(1)).data();
 
         for _ in 0..BATCH_MAX {
             exports.record(span.clone());
@@ -208,7 +303,29 @@ mod tests {
         drop(leave);
         exports.shut_down(Duration::from_secs(30));
         assert_eq!(batches.try_iter().sum::<usize>(), QUEUE_MAX);
-        assert_eq!(exports.tally.lost.lock().spans, 99 + BATCH_MAX + QUEUE_MAX);
+        assert_eq!(counted.load(Ordering::Relaxed), 100 + BATCH_MAX + QUEUE_MAX);
+        let said = said.text();
+        assert_eq!(said.matches("spans are lost").count(), 2, "{said}");
+        assert!(said.contains("spans=1 why=there are more than can be sent"), "{said}");
+        assert!(said.contains(&format!("spans={} why=", 99 + BATCH_MAX + QUEUE_MAX)), "{said}");
+    }
+
+    #[test]
+    fn what_a_collector_still_has_not_taken_when_the_server_must_go_is_counted() {
+        let ((begun, batches), (leave, waits)) = (channel(), channel());
+        let exports = Exports::start(Slow { begun, leave: Mutex::new(waits) });
+        let counted = counted(&exports);
+        let span = Span::new(Context::root(1, 2).by_chance(3), "span", Timestamp::from_micros(1)).data();
+        for _ in 0..BATCH_MAX {
+            exports.record(span.clone());
+        }
+        assert_eq!(batches.recv(), Ok(BATCH_MAX));
+        exports.record(span);
+
+        exports.shut_down(Duration::from_millis(1));
+
+        assert_eq!(counted.load(Ordering::Relaxed), BATCH_MAX + 1);
+        drop(leave);
     }
 
     #[rstest]

@@ -5,6 +5,8 @@ use crate::clock::ManualClock;
 use crate::engine::{self, Engine, Leased, Worker};
 use crate::job::*;
 use crate::store::{MemoryStore, Parts};
+use crate::wire::status;
+use crate::{api, proto};
 use opentelemetry::Value;
 use opentelemetry::trace::{SpanId, Status};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SpanData};
@@ -13,6 +15,7 @@ use std::time::SystemTime;
 
 const SECOND: Duration = Duration::from_secs(1);
 const BEGIN: Timestamp = Timestamp::from_micros(1_790_000_000_000_000);
+const KEEPER: Keeper = Keeper(1);
 const CLIENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
@@ -34,8 +37,8 @@ impl Bench {
         let clock = Arc::new(ManualClock::new(BEGIN));
         let exporter = InMemorySpanExporter::default();
         let told: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        let traces = Traces::over(exporter.clone(), traces_per_second, told, Arc::new(rand::random));
-        let store = Arc::new(MemoryStore::new(queue_max, Keeper(1)));
+        let traces = Traces::over(exporter.clone(), traces_per_second, KEEPER, told, Arc::new(rand::random));
+        let store = Arc::new(MemoryStore::new(queue_max, KEEPER));
         let engine = start(&store, &clock, &traces).await;
         Self { engine, store, clock, traces, exporter }
     }
@@ -46,17 +49,17 @@ impl Bench {
         self.store = Arc::new(self.store.reopened());
         let told: Arc<dyn Clock> = Arc::clone(&self.clock) as _;
         self.spans();
-        self.traces = Traces::over(self.exporter.clone(), 100, told, Arc::new(rand::random));
+        self.traces = Traces::over(self.exporter.clone(), 100, KEEPER, told, Arc::new(rand::random));
         self.engine = start(&self.store, &self.clock, &self.traces).await;
     }
 
     /// Starts a job as the edge does.
     async fn start(&self, came: Option<Trace>) -> Result<JobId, engine::Error> {
-        let mut call = self.traces.begin("StartJob", came);
+        let mut call = self.traces.arrived("StartJob", came).begin(1);
         let wish =
-            Wish { kind: "work".into(), input: "{}".into(), trace: call.trace(), ..Default::default() };
+            Wish { kind: "work".into(), input: "{}".into(), trace: call.trace(0), ..Default::default() };
         let spec = wish.into_spec(DEFAULT_TENANT, &Terms::default()).unwrap();
-        let started = within(call.commit(self.engine.start(spec))).await?;
+        let started = within(call.commit(self.engine.start(spec), status::fault)).await?;
         call.has_started(&started.snapshot, started.repeated);
         Ok(started.snapshot.job.id)
     }
@@ -286,10 +289,10 @@ async fn what_is_not_sampled_passes_through_unchanged(#[case] trace: Option<Trac
 async fn off_means_that_nothing_is_touched_and_nobody_is_told() {
     let off = Traces::default();
 
-    let mut call = off.begin("StartJob", came(CLIENT));
-    let committed: Result<u8, String> = call.commit(async { Ok(7) }).await;
+    let mut call = off.arrived("StartJob", came(CLIENT)).begin(1);
+    let committed: Result<u8, String> = call.commit(async { Ok(7) }, |_| None).await;
 
-    assert_eq!((call.trace(), committed), (came(CLIENT), Ok(7)));
+    assert_eq!((call.trace(0), committed), (came(CLIENT), Ok(7)));
     assert!(off.observer().is_none());
     off.shut_down().await;
 }
@@ -375,16 +378,127 @@ async fn a_lease_that_ended_unseen_is_recorded_as_that() {
 async fn a_call_that_is_refused_says_why_and_one_whose_caller_is_gone_ends_all_the_same() {
     let bench = Bench::with(100, 0).await;
 
-    let refused = bench.start(came(CLIENT)).await.unwrap_err();
-    assert_eq!(bench.span("StartJob").status, Status::error(refused.to_string()));
-    assert_eq!(bench.span("commit").status, Status::error(refused.to_string()));
+    bench.start(came(CLIENT)).await.unwrap_err();
+    assert_eq!(bench.span("StartJob").status, failed("QUEUE_FULL"));
+    assert_eq!(bench.span("commit").status, failed("QUEUE_FULL"));
     bench.exporter.reset();
-    let mut gone = bench.traces.begin("StartJob", came(CLIENT));
+    let mut gone = bench.traces.arrived("StartJob", came(CLIENT)).begin(1);
     {
-        let mut forever = Box::pin(gone.commit(std::future::pending::<Result<(), String>>()));
+        let mut forever = Box::pin(gone.commit(std::future::pending::<Result<(), String>>(), |_| None));
         assert!(futures_util::poll!(&mut forever).is_pending());
     }
     drop(gone);
 
     assert_eq!(bench.names(), ["StartJob", "commit"]);
+}
+
+#[tokio::test]
+async fn a_flood_of_bad_requests_leaves_nothing_and_does_not_end_the_tracing_of_good_ones() {
+    let bench = Bench::with(1, 1_000).await;
+    let api = api::Jobs::new(bench.engine.clone()).traced(bench.traces.clone());
+    let start = |kind: &str| proto::StartJobRequest {
+        kind: kind.into(),
+        request_id: "once".into(),
+        ..Default::default()
+    };
+    let batch = |kind: &str| proto::BatchStartJobsRequest { requests: vec![start(kind)] };
+    let retry = |job: &str| proto::RetryJobRequest { job_id: job.into(), request_id: String::new() };
+
+    for _ in 0..3 {
+        within(api.start(start("NO"), came(CLIENT))).await.unwrap_err();
+        within(api.start_batch(batch("NO"), came(CLIENT))).await.unwrap_err();
+        within(api.start_batch(proto::BatchStartJobsRequest::default(), None)).await.unwrap();
+        within(api.retry(retry("nonsense"), None)).await.unwrap_err();
+        within(api.retry(retry(&JobId::default().to_string()), None)).await.unwrap_err();
+    }
+    assert_eq!(bench.names(), [""; 0]);
+    let started = within(api.start(start("work"), came(CLIENT))).await.unwrap();
+    bench.pass(SECOND);
+    for _ in 0..3 {
+        // The name of the request is another's.
+        within(api.start(start("other"), came(CLIENT))).await.unwrap_err();
+        within(api.start_batch(batch("other"), came(CLIENT))).await.unwrap_err();
+    }
+    within(api.start(start("work"), came(CLIENT))).await.unwrap();
+
+    assert_eq!(bench.names(), ["StartJob", "StartJob", "commit", "commit"]);
+    let jobs: Vec<_> = bench.spans().iter().filter_map(|span| text(span, "job.id")).collect();
+    assert_eq!(jobs, vec![started.snapshot.job.id.to_string(); 2]);
+    assert!(bench.spans().iter().all(|span| span.status == Status::Unset));
+}
+
+#[tokio::test]
+async fn a_call_is_recorded_from_its_arrival() {
+    let bench = Bench::new().await;
+
+    let arrival = bench.traces.arrived("StartJob", came(CLIENT));
+    bench.pass(2 * SECOND);
+    drop(arrival.begin(1));
+
+    assert_eq!(times(&bench.span("StartJob")), (0.0, 2.0));
+}
+
+#[tokio::test]
+async fn past_the_limit_no_parent_is_taken_for_a_recorded_call_neither_a_forged_one_nor_our_own() {
+    let bench = Bench::with(1, 1_000).await;
+    let forged = Context::of(&came(CLIENT).unwrap()).unwrap().started(7, &Key::of(Keeper(2))).told();
+    let job = bench.start(came(CLIENT)).await.unwrap();
+    let ours = bench.engine.get(job, Parts::BASIC).await.unwrap().trace.unwrap();
+    bench.complete(&bench.lease(true).await.token).await;
+    let recorded = bench.names();
+    let mut told = Vec::new();
+
+    for came in [&forged, &ours] {
+        bench.start(Some(came.clone())).await.unwrap();
+        let leased = bench.lease(true).await;
+        bench.complete(&leased.token).await;
+        told.push(leased.snapshot.trace.unwrap());
+    }
+
+    assert_eq!(told, [forged, Context::of(&ours).unwrap().unsampled().told()]);
+    assert_eq!(bench.names(), recorded);
+}
+
+#[tokio::test]
+async fn of_a_batch_as_many_jobs_are_recorded_as_the_limit_allows_and_the_others_in_no_part() {
+    let bench = Bench::with(2, 1_000).await;
+    let api = api::Jobs::new(bench.engine.clone()).traced(bench.traces.clone());
+    let one = proto::StartJobRequest { kind: "work".into(), ..Default::default() };
+    let batch = |jobs| proto::BatchStartJobsRequest { requests: vec![one.clone(); jobs] };
+
+    within(api.start_batch(batch(5), came(CLIENT))).await.unwrap();
+    within(api.start(one.clone(), None)).await.unwrap();
+    let mut passed_on = 0;
+    for _ in 0..6 {
+        let leased = bench.lease(true).await;
+        bench.complete(&leased.token).await;
+        passed_on += usize::from(leased.snapshot.trace == came(CLIENT));
+    }
+
+    assert_eq!(passed_on, 3);
+    let once = ["BatchStartJobs", "attempt 1", "attempt 1", "commit", "queue", "queue"];
+    assert_eq!(bench.names(), once);
+    let call = bench.span("BatchStartJobs");
+    let number = |key: &str| call.attributes.iter().find(|one| one.key.as_str() == key).map(|one| &one.value);
+    assert_eq!([number("jobs"), number("jobs.recorded")], [Some(&Value::I64(5)), Some(&Value::I64(2))]);
+}
+
+#[tokio::test]
+async fn a_lease_that_had_ended_before_it_was_adopted_is_forgotten() {
+    let bench = Bench::new().await;
+    let job = bench.start(came(CLIENT)).await.unwrap();
+    let leased = bench.lease(false).await;
+    let snapshot = bench.engine.get(job, Parts::BASIC).await.unwrap();
+    within(bench.engine.accept(&leased.token)).await.unwrap();
+    bench.complete(&leased.token).await;
+    let shared = bench.traces.0.as_ref().unwrap();
+    within(bench.engine.close()).await;
+    let recorded = bench.names();
+
+    shared.adopted(&snapshot);
+    assert!(!shared.attempts.lock().is_empty());
+    start(&Arc::new(bench.store.reopened()), &bench.clock, &bench.traces).await;
+
+    assert!(shared.attempts.lock().is_empty());
+    assert_eq!(bench.names(), recorded);
 }

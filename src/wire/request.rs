@@ -3,9 +3,7 @@
 use super::json;
 use crate::engine::Parts;
 use crate::job::limits::*;
-use crate::job::{
-    JobId, RequestKey, Sequence, Spec, Terms, Timestamp, Trace, Violation, Wish, check_request_id,
-};
+use crate::job::{JobId, RequestKey, Sequence, Spec, Terms, Timestamp, Violation, Wish, check_request_id};
 use crate::proto;
 use bytes::Bytes;
 use prost::Message;
@@ -26,13 +24,8 @@ pub const BATCH_MAX: usize = 1_000;
 /// How much that is wrong one answer tells of.
 const VIOLATIONS_MAX: usize = 100;
 
-/// The job that a request wishes for.
-pub fn spec(
-    mut request: proto::StartJobRequest,
-    tenant: &str,
-    terms: &Terms,
-    trace: Option<Trace>,
-) -> Result<Spec, Violations> {
+/// The job that a request wishes for. It has no trace yet.
+pub fn spec(mut request: proto::StartJobRequest, tenant: &str, terms: &Terms) -> Result<Spec, Violations> {
     let mut violations = Violations::new();
     let request_id = std::mem::take(&mut request.request_id);
     let fingerprint = match request_id.is_empty() {
@@ -73,7 +66,7 @@ pub fn spec(
         labels: request.labels,
         request_id,
         fingerprint,
-        trace,
+        trace: None,
     };
     match wish.into_spec(tenant, terms) {
         Ok(spec) if violations.is_empty() => Ok(spec),
@@ -94,7 +87,6 @@ pub fn batch(
     requests: Vec<proto::StartJobRequest>,
     tenant: &str,
     terms: impl Fn(&str) -> Terms,
-    trace: Option<&Trace>,
 ) -> Result<Vec<Spec>, Violations> {
     let count = requests.len();
     if count > BATCH_MAX {
@@ -105,7 +97,7 @@ pub fn batch(
     let mut violations = Violations::new();
     for (index, request) in requests.into_iter().enumerate() {
         let terms = terms(&request.kind);
-        match spec(request, tenant, &terms, trace.cloned()) {
+        match spec(request, tenant, &terms) {
             Ok(spec) => specs.push(spec),
             Err(others) => violations.extend(
                 others
@@ -301,7 +293,7 @@ mod tests {
     }
 
     fn fields(request: proto::StartJobRequest) -> Vec<String> {
-        let result = spec(request, DEFAULT_TENANT, &Terms::default(), None);
+        let result = spec(request, DEFAULT_TENANT, &Terms::default());
         result.map_or_else(|violations| violations.into_iter().map(|v| v.field).collect(), |_| Vec::new())
     }
 
@@ -333,7 +325,7 @@ mod tests {
         let text = " {\"n\": 9007199254740993, \"x\" : 1.50} ";
         let request = proto::StartJobRequest { payload: Some(Payload::InputJson(text.into())), ..request() };
 
-        let spec = spec(request, DEFAULT_TENANT, &Terms::default(), None).unwrap();
+        let spec = spec(request, DEFAULT_TENANT, &Terms::default()).unwrap();
 
         assert_eq!(spec.input, text.as_bytes());
     }
@@ -343,7 +335,7 @@ mod tests {
         let fingerprint = |kind: &str, request_id: &str| {
             let request =
                 proto::StartJobRequest { kind: kind.into(), request_id: request_id.into(), ..request() };
-            spec(request, DEFAULT_TENANT, &Terms::default(), None).unwrap().request.unwrap().fingerprint
+            spec(request, DEFAULT_TENANT, &Terms::default()).unwrap().request.unwrap().fingerprint
         };
 
         assert_eq!(fingerprint("a", "one"), fingerprint("a", "two"));

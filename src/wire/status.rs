@@ -68,6 +68,7 @@ pub const REASONS: &[&str] = &[
     "PATH_UNKNOWN",
     "CONTENT_TYPE_UNKNOWN",
     "BODY_TIMEOUT",
+    "BUSY",
 ];
 
 /// What a client is told of an error.
@@ -126,6 +127,19 @@ pub fn invalid(mut violations: Vec<Violation>) -> Status {
 /// Why a report on a stream is refused: the stable reason, and what it means.
 pub fn refusal(error: &Error) -> (String, String) {
     (code_and_reason(error).1.to_owned(), error.to_string())
+}
+
+/// The stable reason of an error that lies with the server; none where the call itself could not be granted.
+pub fn fault(error: &Error) -> Option<&'static str> {
+    let is_fault = match error {
+        Error::QueueFull { .. } | Error::Unavailable(_) | Error::Unknown(_) | Error::Damaged(_) => true,
+        Error::NotFound
+        | Error::Active
+        | Error::RequestIdReused { .. }
+        | Error::AheadOfJob { .. }
+        | Error::Refused(_) => false,
+    };
+    is_fault.then(|| code_and_reason(error).1)
 }
 
 /// The stable reason of an error that says no more than its code.

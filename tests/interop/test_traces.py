@@ -6,9 +6,11 @@ export their own spans to it as any instrumented program does.
 
 import concurrent.futures
 import os
+import re
 import subprocess
 import threading
 import time
+import urllib.request
 
 import grpc
 import programs
@@ -20,8 +22,8 @@ from longhaul.v1 import job_service_pb2, worker_service_pb2, worker_service_pb2_
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-TOLERANCE = 2_000_000
-"""Nanoseconds that two clocks of one machine may be apart: the server's is the system's as it was when it started."""
+SERVER = {"StartJob", "commit", "queue", "claim", "attempt 1"}
+"""The spans of the server. Their times are held against each other alone: the others come from the clocks of other processes."""
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
@@ -133,7 +135,7 @@ def start(server, kind="traced", traced=None, **fields):
 
 
 def is_one_tree(spans, root):
-    """Checks that every span has its parent, down from one root, and begins no earlier than that."""
+    """Checks that every span has its parent, down from one root, and begins no earlier than that where one clock says so."""
     by_id = {span.span_id: span for span in spans.values()}
     assert [span.name for span in spans.values() if not span.parent_span_id] == [root]
     for span in spans.values():
@@ -144,12 +146,9 @@ def is_one_tree(spans, root):
                 break
             assert above.parent_span_id in by_id, f"the parent of {above.name} is missing"
             below, above = above, by_id[above.parent_span_id]
-            assert above.start_time_unix_nano <= below.start_time_unix_nano + TOLERANCE, (above, below)
+            if {above.name, below.name} <= SERVER:
+                assert above.start_time_unix_nano <= below.start_time_unix_nano, (above, below)
         assert above.name == root, f"{span.name} is in a circle"
-
-
-def is_within(inner, outer):
-    return inner.end_time_unix_nano <= outer.end_time_unix_nano + TOLERANCE
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["", "the server killed meanwhile"])
@@ -178,8 +177,10 @@ def test_a_job_is_one_tree_from_its_client_to_its_worker(start_server, collector
     assert below["ask"] == {"StartJob"}
     assert below["StartJob"] == {"commit", "queue", "claim", "attempt 1"}
     assert below["attempt 1"] == {"work"}
-    assert is_within(spans["StartJob"], spans["ask"]) and is_within(spans["commit"], spans["StartJob"])
-    assert is_within(spans["work"], spans["attempt 1"])
+    assert spans["commit"].end_time_unix_nano <= spans["StartJob"].end_time_unix_nano
+    if not killed:
+        assert spans["queue"].end_time_unix_nano == spans["claim"].start_time_unix_nano
+        assert spans["claim"].end_time_unix_nano == spans["attempt 1"].start_time_unix_nano
     assert assignment.tracestate == "vendor=1" == spans["attempt 1"].trace_state
     attempt = attributes(spans["attempt 1"])
     assert attempt == {
@@ -291,7 +292,22 @@ def test_a_collector_that_is_down_costs_nothing_but_the_spans(start_server, coll
 
     assert watch(server, job)[-1].state_change.state == Job.SUCCEEDED
     until(lambda: "spans are lost" in server.log(), "a word about the spans")
+    with urllib.request.urlopen(f"http://{server.address}/metrics", timeout=WAIT) as response:
+        assert re.search(r"^longhaul_spans_lost_total [1-9]", response.read().decode(), re.MULTILINE)
     assert status(server, job).state == Job.SUCCEEDED
+
+
+def test_a_protocol_that_it_does_not_speak_costs_the_traces_and_not_the_server(start_server, collector, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{collector.address}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    server = start_server()
+
+    job = start(server, "simulate", input={"seconds": 0})
+    assert watch(server, job)[-1].state_change.state == Job.SUCCEEDED
+    server.stop()
+
+    assert "OTEL_EXPORTER_OTLP_PROTOCOL is `http/protobuf`" in server.log()
+    assert collector.spans == []
 
 
 @pytest.mark.parametrize(
