@@ -75,6 +75,8 @@ fn response(Meaning(status, what, header): &Meaning, form: Form) -> (String, Val
     }
     if let Some(header) = header {
         response["headers"] = headers(&[header]);
+        // A server that stops does not know when it comes back.
+        response["headers"][*header]["required"] = (*status != 503).into();
     }
     (name(*status, form), response)
 }
