@@ -63,7 +63,11 @@ const ROOMS: &[Room] = &[
         may: &["engine", "job", "wire", "proto", "metrics", "traces"],
         never: &["rusqlite", "clap", "hyper"],
     },
-    Room { name: "rpc", may: &["api", "engine", "job", "wire", "proto"], never: &["rusqlite", "clap"] },
+    Room {
+        name: "rpc",
+        may: &["api", "edge::Late", "engine", "job", "wire", "proto"],
+        never: &["rusqlite", "clap"],
+    },
     Room {
         name: "http",
         may: &["api", "engine", "job", "metrics", "wire", "proto"],

@@ -136,7 +136,8 @@ impl Served {
                 health.end().await;
             }
         };
-        let task = tokio::spawn(edge::serve(listener, options, services.beside(nothing()), |_| {}, closed));
+        let task =
+            tokio::spawn(edge::serve(listener, options, services.beside(nothing()), |_| {}, |_| {}, closed));
         Self { address, shutdown, task }
     }
 

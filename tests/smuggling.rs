@@ -38,8 +38,8 @@ impl Served {
             let seen = Arc::clone(&seen);
             hyper::service::service_fn(move |request| answer(Arc::clone(&seen), request))
         };
-        let options = Options { first_byte_timeout: IDLE, ..Options::default() };
-        tokio::spawn(edge::serve(listener, options, service, |_| {}, std::future::pending()));
+        let options = Options { first_byte_timeout: IDLE, idle_timeout: IDLE, ..Options::default() };
+        tokio::spawn(edge::serve(listener, options, service, |_| {}, |_| {}, std::future::pending()));
         Self { address, seen }
     }
 

@@ -1,16 +1,24 @@
-//! Watchers that stop reading cost a cursor each, and nobody else notices.
+//! Watchers that stop reading cost a cursor each, and nobody else notices: over gRPC, and of server-sent events over HTTP/1.1.
 //!
 //! Alone in its process, since it looks at the memory of all of it.
 
 mod support;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use longhaul::job::Failure;
-use longhaul::proto::job_event;
+use longhaul::proto::{Job, job_event};
 use longhaul::worker::{Context, Handler, Registry};
 use std::sync::Arc;
 use support::{Client, Server, ok, start, watch, within};
-use tokio::sync::Notify;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{Mutex, Notify};
+use tonic::Streaming;
 use tonic::transport::Endpoint;
+
+/// Held by the test that looks at the memory.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 const STALLED: usize = 50;
 /// The smallest that HTTP/2 begins with.
@@ -49,12 +57,85 @@ async fn impatient(server: &Server) -> Client {
     Client::new(endpoint.connect().await.unwrap())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watchers_that_stop_reading_hold_up_nobody_and_take_no_memory() {
+/// A server with a job that waits until it is told to write.
+async fn flood() -> (Server, Client, Job, Arc<Notify>) {
     let ready = Arc::new(Notify::new());
     let server = Server::with(Registry::default().with("flood", Flood(Arc::clone(&ready))), |_| {}).await;
     let mut client = server.client().await;
     let job = ok(client.start_job(start("flood", "{}"))).await;
+    (server, client, job, ready)
+}
+
+/// Lets the job write, reads all of it, and returns the most memory that was seen.
+async fn read(mut fast: Streaming<longhaul::proto::JobEvent>, ready: &Notify) -> usize {
+    ready.notify_one();
+    let (mut bytes, mut peak) = (0, memory());
+    while let Some(event) = within(fast.message()).await.unwrap() {
+        if let Some(job_event::Event::Output(output)) = event.event {
+            bytes += output.data.len();
+        }
+        peak = peak.max(memory());
+    }
+    assert_eq!(bytes, OUTPUT, "the fast watcher has it all");
+    peak
+}
+
+/// A reader of server-sent events whose kernel takes little in, once the answer has begun.
+async fn listener(server: &Server, job: &Job) -> BufReader<TcpStream> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(WINDOW).unwrap();
+    let mut stream = socket.connect(server.address()).await.unwrap();
+    let request =
+        format!("GET /v1/jobs/{}:watch?afterSequence=0 HTTP/1.1\r\nhost: localhost\r\n\r\n", job.id);
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut stream = BufReader::with_capacity(1 << 10, stream);
+    let mut line = String::new();
+    while !line.starts_with("event: snapshot") {
+        line.clear();
+        assert!(within(stream.read_line(&mut line)).await.unwrap() > 0, "the answer goes on");
+    }
+    stream
+}
+
+/// How many bytes of output are in the rest of an answer, to the last of its chunks.
+async fn rest(mut stream: BufReader<TcpStream>) -> usize {
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n0\r\n\r\n") {
+        assert!(within(stream.read_buf(&mut text)).await.unwrap() > 0, "the answer comes to its end");
+    }
+    // Each event is a chunk, so that no line is in two.
+    let lines = std::str::from_utf8(&text).unwrap().lines();
+    let outputs = lines.filter_map(|line| {
+        let event: serde_json::Value = serde_json::from_str(line.strip_prefix("data: ")?).unwrap();
+        let data = event.get("output")?.get("data")?.as_str().unwrap();
+        Some(BASE64_STANDARD.decode(data).unwrap().len())
+    });
+    outputs.sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_of_events_that_stop_hold_up_nobody_and_take_no_memory() {
+    let _alone = ALONE.lock().await;
+    let (server, mut client, job, ready) = flood().await;
+    let mut stalled = Vec::new();
+    for _ in 0..STALLED {
+        stalled.push(listener(&server, &job).await);
+    }
+    let before = memory();
+
+    let fast = ok(client.watch_job(watch(&job, 0))).await;
+    let peak = read(fast, &ready).await;
+
+    let rise = peak - before;
+    println!("{STALLED} stalled readers, {OUTPUT} bytes of output: memory rose by {rise} bytes");
+    assert!(rise < RISE_MAX, "memory rose by {rise} bytes");
+    assert_eq!(rest(stalled.pop().unwrap()).await, OUTPUT, "who reads on later has it all");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watchers_that_stop_reading_hold_up_nobody_and_take_no_memory() {
+    let _alone = ALONE.lock().await;
+    let (server, mut client, job, ready) = flood().await;
     let mut stalled = Vec::new();
     for _ in 0..STALLED {
         let mut client = impatient(&server).await;
@@ -64,17 +145,9 @@ async fn watchers_that_stop_reading_hold_up_nobody_and_take_no_memory() {
     }
     let before = memory();
 
-    let mut fast = ok(client.watch_job(watch(&job, 0))).await;
-    ready.notify_one();
-    let (mut bytes, mut peak) = (0, before);
-    while let Some(event) = within(fast.message()).await.unwrap() {
-        if let Some(job_event::Event::Output(output)) = event.event {
-            bytes += output.data.len();
-        }
-        peak = peak.max(memory());
-    }
+    let fast = ok(client.watch_job(watch(&job, 0))).await;
+    let peak = read(fast, &ready).await;
 
-    assert_eq!(bytes, OUTPUT, "the fast watcher has it all");
     let rise = peak - before;
     println!("{STALLED} stalled watchers, {OUTPUT} bytes of output: memory rose by {rise} bytes");
     assert!(rise < RISE_MAX, "memory rose by {rise} bytes");

@@ -16,9 +16,9 @@ const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORT
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Collector {
     /// To this one.
-    To(traces::Settings),
+    At(traces::Settings),
     /// Nowhere, and nobody has asked for it.
-    Off,
+    None,
     /// Nowhere, although the common variables ask for it; this is why.
     Beyond(String),
 }

@@ -161,6 +161,10 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         refusals: refusals.clone(),
         ai_kind: settings.ai_kind.into(),
     };
+    let refused = {
+        let refusals = refusals.clone();
+        move |reason| refusals.tell(reason)
+    };
     let services = rpc::Services::new()
         .web_service(rpc::Jobs::service(api.clone()))
         .service(rpc::Workers::service(engine.clone(), refusals.clone()))
@@ -186,7 +190,8 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     let told = move |connections| {
         open.set(connections as i64);
     };
-    let connections = tokio::spawn(edge::serve(listener, options, services.beside(http), told, closed));
+    let services = services.beside(edge::Patient(http));
+    let connections = tokio::spawn(edge::serve(listener, options, services, told, refused, closed));
     tracing::info!(%address, data_dir = %settings.data_dir.display(), slots = settings.slots, "serving");
     Ok(Running {
         engine,

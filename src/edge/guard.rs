@@ -2,13 +2,15 @@
 
 use super::cors;
 use super::hosts::Hosts;
+use super::late::Late;
 use super::origin::{Origins, Source, is_safe};
-use super::refusal::refusal;
+use super::refusal::{Refused, refusal};
 use super::target::target;
 use bytes::Bytes;
 use http::header::HeaderValue;
 use http::{Request, Response, StatusCode};
 use http_body_util::{Either, Full};
+use hyper::body::Body;
 use hyper::service::Service;
 use pin_project_lite::pin_project;
 use std::pin::Pin;
@@ -18,22 +20,23 @@ use std::task::{Context, Poll, ready};
 pub(super) struct Guard<S> {
     hosts: Hosts,
     origins: Origins,
+    refused: Refused,
     inner: S,
 }
 
 impl<S> Guard<S> {
-    pub(super) fn new(hosts: Hosts, origins: Origins, inner: S) -> Self {
-        Self { hosts, origins, inner }
+    pub(super) fn new(hosts: Hosts, origins: Origins, refused: Refused, inner: S) -> Self {
+        Self { hosts, origins, refused, inner }
     }
 
     fn judge<R>(&self, request: &Request<R>) -> Verdict {
         let target = match target(request) {
             Ok(target) => target,
-            Err(sentence) => return Verdict::Refused(StatusCode::BAD_REQUEST, sentence),
+            Err(sentence) => return Verdict::Refused(StatusCode::BAD_REQUEST, "TARGET_AMBIGUOUS", sentence),
         };
         if !self.hosts.allow(target.host()) {
             let sentence = "this server has no such name; the setting allowed_hosts can give it one";
-            return Verdict::Refused(StatusCode::FORBIDDEN, sentence);
+            return Verdict::Refused(StatusCode::FORBIDDEN, "HOST_UNKNOWN", sentence);
         }
         match self.origins.source(request, &target) {
             Source::Allowed(origin) if cors::is_preflight(request) => Verdict::Preflight(origin),
@@ -45,7 +48,7 @@ impl<S> Guard<S> {
             Source::Foreign => {
                 let sentence =
                     "a page of this origin may change nothing here; the setting allowed_origins can let it";
-                Verdict::Refused(StatusCode::FORBIDDEN, sentence)
+                Verdict::Refused(StatusCode::FORBIDDEN, "ORIGIN_FOREIGN", sentence)
             }
         }
     }
@@ -57,13 +60,14 @@ enum Verdict {
     Admitted(Option<HeaderValue>),
     /// It only asks what a page of this origin may send.
     Preflight(HeaderValue),
-    /// It is not let in, and hears why.
-    Refused(StatusCode, &'static str),
+    /// It is not let in, for this stable reason, and hears why in a sentence.
+    Refused(StatusCode, &'static str, &'static str),
 }
 
 impl<S, R, B> Service<Request<R>> for Guard<S>
 where
     S: Service<Request<R>, Response = Response<B>>,
+    R: Body<Data = Bytes> + Send + Unpin + 'static,
 {
     type Response = Response<Either<Full<Bytes>, B>>;
     type Error = S::Error;
@@ -76,9 +80,12 @@ where
                 return Answer::Passed { inner: self.inner.call(request), origin, vary };
             }
             Verdict::Preflight(origin) => cors::preflight(origin),
-            Verdict::Refused(status, sentence) => refusal(status, sentence),
+            Verdict::Refused(status, reason, sentence) => {
+                (self.refused)(reason);
+                refusal(status, sentence)
+            }
         };
-        Answer::Own { answer: Some(answer) }
+        Answer::Own { answer: Late::to(request, answer) }
     }
 }
 
@@ -87,7 +94,7 @@ pin_project! {
     #[project = Projected]
     pub(super) enum Answer<F> {
         Passed { #[pin] inner: F, origin: Option<HeaderValue>, vary: bool },
-        Own { answer: Option<Response<Full<Bytes>>> },
+        Own { answer: Late<Full<Bytes>> },
     }
 }
 
@@ -105,7 +112,7 @@ where
                 Poll::Ready(Ok(response.map(Either::Right)))
             }
             Projected::Own { answer } => {
-                let response = answer.take().expect("a future is not polled after it was ready");
+                let response = ready!(Pin::new(answer).poll(context));
                 Poll::Ready(Ok(response.map(Either::Left)))
             }
         }

@@ -4,8 +4,10 @@
 //! Nothing that a connection does ends the loop or harms another connection.
 
 use super::calls::Calls;
+use super::idle::{Came, Headers};
 use super::origin::Origin;
 use super::preface::Preface;
+use super::refusal::Refused;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
@@ -66,9 +68,12 @@ pub struct Options {
     pub allowed_origins: Vec<Origin>,
     /// Connections at once, 20,000: each costs a file descriptor and its buffers. One more is closed at once.
     pub connections_max: usize,
-    /// The time a connection has for its first bytes, 10 s: enough for a slow link, too little to hoard
-    /// connections.
+    /// The time a connection has for its first bytes, and a request of HTTP/1.1 for its headers, 10 s: enough for a slow link,
+    /// too little to hoard connections.
     pub first_byte_timeout: Duration,
+    /// How long a connection of HTTP/1.1 is kept for its next request, 75 s: above the 60 s after which most clients and
+    /// balancers let go of it, so that it is they who do. A request that crosses our end of it would be lost.
+    pub idle_timeout: Duration,
     /// How often a silent connection is pinged, by HTTP/2 or by TCP, 20 s: below the usual idle limit of a NAT or balancer.
     pub keepalive_interval: Duration,
     /// How long the answer to a ping may take before the connection counts as dead, 20 s.
@@ -84,6 +89,7 @@ impl Default for Options {
             allowed_origins: Vec::new(),
             connections_max: 20_000,
             first_byte_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(20),
             drain_timeout: Duration::from_secs(30),
@@ -105,12 +111,12 @@ impl Options {
         let _ = sockopt::set_socket_keepalive(stream, true);
     }
 
-    fn protocols(&self, calls: Calls) -> auto::Builder<Calls> {
+    pub(super) fn protocols(&self, calls: Calls, came: Came) -> auto::Builder<Calls> {
         let mut builder = auto::Builder::new(calls);
         builder
             .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.first_byte_timeout)
+            .timer(Headers::new(came, self.first_byte_timeout))
+            .header_read_timeout(self.idle_timeout)
             .max_buf_size(HEADERS_BYTES_MAX as usize);
         builder
             .http2()
@@ -134,6 +140,7 @@ pub(super) async fn run<S, B>(
     service: S,
     options: &Options,
     told: impl Fn(usize),
+    refused: Refused,
     shutdown: impl Future<Output = ()>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Sync + 'static,
@@ -159,13 +166,15 @@ pub(super) async fn run<S, B>(
         };
         let Some(stream) = stream else { continue };
         if accepting.refuses(connections.len(), options.connections_max) {
+            refused("CONNECTION_LIMIT");
             continue;
         }
         options.prepare(&stream);
-        let io = TokioIo::new(Preface::new(stream, options.first_byte_timeout));
+        let came = Came::default();
+        let io = TokioIo::new(Preface::new(stream, options.first_byte_timeout, came.clone()));
         let (service, watcher) = (service.clone(), graceful.watcher());
         let calls = Calls::default();
-        let protocols = options.protocols(calls.clone());
+        let protocols = options.protocols(calls.clone(), came);
         connections.spawn(async move {
             let connection = watcher.watch(protocols.serve_connection(io, service));
             if let Err(error) = calls.run(connection).await {

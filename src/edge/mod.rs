@@ -1,18 +1,22 @@
 //! One port for all protocols: everything between a TCP socket and what answers a request.
 //!
-//! From outside in: `listen` (accept loop, connection limits, drain) → `preface` (time to the first bytes) → `calls` (all in
-//! the connection's task) → `guard` (one target, Host, Origin, CORS). It knows no protocol above HTTP, and no job.
+//! From outside in: `listen` (accept loop, connection limits, drain) → `preface` (time to the first bytes), `idle` (time to the next) → `calls` (all in
+//! the connection's task) → `guard` (one target, Host, Origin, CORS). What is refused unread is answered `late`. It knows no
+//! protocol above HTTP, and no job.
 
 mod calls;
 mod cors;
 mod guard;
 mod hosts;
+mod idle;
+mod late;
 mod listen;
 mod origin;
 mod preface;
 mod refusal;
 mod target;
 
+pub use late::{Late, Lent, Patient};
 pub use listen::Options;
 pub use origin::{NoOrigin, Origin};
 
@@ -22,11 +26,13 @@ use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use std::convert::Infallible;
 use std::io;
+use std::sync::Arc;
 use tokio::net::TcpListener;
 use tonic::codegen::StdError;
 
 /// Serves until `shutdown` is ready, and then until all requests have ended or the drain time is over. How many connections
-/// there are is `told` as often as it changes.
+/// there are is `told` as often as it changes, and of each request and each connection that is refused, the stable reason is
+/// told to `refused`.
 ///
 /// # Errors
 ///
@@ -36,6 +42,7 @@ pub async fn serve<S, B>(
     options: Options,
     service: S,
     told: impl Fn(usize),
+    refused: impl Fn(&'static str) + Send + Sync + 'static,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()>
 where
@@ -46,7 +53,8 @@ where
 {
     let hosts = hosts::Hosts::new(listener.local_addr()?.ip(), &options.allowed_hosts);
     let origins = origin::Origins::new(options.allowed_origins.clone());
-    let guard = guard::Guard::new(hosts, origins, service);
-    listen::run(listener, guard, &options, told, shutdown).await;
+    let refused: refusal::Refused = Arc::new(refused);
+    let guard = guard::Guard::new(hosts, origins, Arc::clone(&refused), service);
+    listen::run(listener, guard, &options, told, refused, shutdown).await;
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! A connection that must send its first bytes in time.
 //!
 //! Neither hyper nor tonic ends a connection that never says what it speaks. Later silence is the business of
-//! pings (HTTP/2) and of the header timeout (HTTP/1.1).
+//! pings (HTTP/2) and of `idle` (HTTP/1.1), which is told here what has come.
 
+use super::idle::Came;
 use pin_project_lite::pin_project;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -20,13 +21,14 @@ pin_project! {
         #[pin]
         inner: T,
         missing: usize,
+        came: Came,
         timer: Option<Pin<Box<Sleep>>>,
     }
 }
 
 impl<T> Preface<T> {
-    pub(super) fn new(inner: T, limit: Duration) -> Self {
-        Self { inner, missing: PREFACE_BYTES, timer: Some(Box::pin(tokio::time::sleep(limit))) }
+    pub(super) fn new(inner: T, limit: Duration, came: Came) -> Self {
+        Self { inner, missing: PREFACE_BYTES, came, timer: Some(Box::pin(tokio::time::sleep(limit))) }
     }
 }
 
@@ -39,8 +41,10 @@ impl<T: AsyncRead> AsyncRead for Preface<T> {
         let this = self.project();
         let before = buffer.filled().len();
         let polled = this.inner.poll_read(context, buffer);
+        let read = buffer.filled().len() - before;
+        this.came.more(read);
         if let Some(timer) = this.timer {
-            *this.missing = this.missing.saturating_sub(buffer.filled().len() - before);
+            *this.missing = this.missing.saturating_sub(read);
             if *this.missing == 0 {
                 *this.timer = None;
             } else if timer.as_mut().poll(context).is_ready() {
@@ -88,7 +92,7 @@ mod tests {
     async fn silence_and_half_a_preface_end_in_time() {
         for sent in [&b""[..], b"PRI * HTTP/2.0"] {
             let (mut client, server) = tokio::io::duplex(64);
-            let mut server = Preface::new(server, LIMIT);
+            let mut server = Preface::new(server, LIMIT, Came::default());
             client.write_all(sent).await.unwrap();
 
             let error = server.read_exact(&mut [0; PREFACE_BYTES]).await.unwrap_err();
@@ -100,7 +104,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn after_the_preface_a_connection_may_be_silent() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut server = Preface::new(server, LIMIT);
+        let mut server = Preface::new(server, LIMIT, Came::default());
         client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         server.read_exact(&mut [0; PREFACE_BYTES]).await.unwrap();
 

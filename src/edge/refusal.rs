@@ -4,6 +4,10 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Response, StatusCode};
 use http_body_util::Full;
+use std::sync::Arc;
+
+/// Is told the stable reason of each refusal.
+pub(super) type Refused = Arc<dyn Fn(&'static str) + Send + Sync>;
 
 /// That what is called text, or anything else, is never taken for a page.
 pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");

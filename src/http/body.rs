@@ -7,7 +7,6 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Either, Full, StreamBody};
-use hyper::body::Incoming;
 use serde::Serialize;
 use std::io;
 use std::pin::Pin;
@@ -62,7 +61,7 @@ pub fn without(answer: Answer) -> Answer {
 }
 
 /// The whole body of a request, which is JSON or empty. It has its part of [`ROOM`] for as long as it lives.
-pub async fn read(headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Problem> {
+pub async fn read(headers: &HeaderMap, body: impl http_body::Body<Data = Bytes>) -> Result<Bytes, Problem> {
     let too_large = || {
         let detail = format!("the body is too large; the limit is {} MiB", MESSAGE_BYTES_MAX >> 20);
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "MESSAGE_TOO_LARGE", detail)
@@ -70,7 +69,7 @@ pub async fn read(headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Prob
     if body.size_hint().lower() > MESSAGE_BYTES_MAX as u64 {
         return Err(too_large());
     }
-    let mut whole = Whole::default();
+    let (mut whole, mut body) = (Whole::default(), std::pin::pin!(body));
     let end = Instant::now() + BODY_TIME_MAX;
     while let Some(frame) = next_frame(&mut body, end).await? {
         let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) else { continue };
@@ -87,7 +86,10 @@ pub async fn read(headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Prob
 }
 
 /// The next piece of a body, which has come before `end`, and without too long a pause.
-async fn next_frame(body: &mut Incoming, end: Instant) -> Result<Option<Frame<Bytes>>, Problem> {
+async fn next_frame(
+    body: &mut (impl http_body::Body<Data = Bytes> + Unpin),
+    end: Instant,
+) -> Result<Option<Frame<Bytes>>, Problem> {
     let until = end.min(Instant::now() + PAUSE_MAX);
     match tokio::time::timeout_at(until, body.frame()).await {
         Ok(frame) => frame.transpose().map_err(|_| {

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
-use hyper::body::Incoming;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tonic::Status;
@@ -32,7 +31,7 @@ pub async fn answer(
     call: Call,
     ticket: &str,
     parts: &Parts,
-    body: Incoming,
+    body: impl http_body::Body<Data = Bytes>,
 ) -> Result<Answer, Problem> {
     let query = parts.uri.query().unwrap_or_default();
     let given = [("jobId", ticket)];
@@ -101,7 +100,10 @@ pub async fn answer(
 }
 
 /// The body of a call, which has its parameters either there or in the query of its address.
-pub(super) async fn parameters(parts: &Parts, body: Incoming) -> Result<Bytes, Problem> {
+pub(super) async fn parameters(
+    parts: &Parts,
+    body: impl http_body::Body<Data = Bytes>,
+) -> Result<Bytes, Problem> {
     let body = read(&parts.headers, body).await?;
     if parts.method != http::Method::POST && !body.is_empty() {
         let detail = "this call takes its parameters from the address; it has no body";

@@ -17,10 +17,11 @@ use crate::api;
 use crate::engine::Engine;
 use crate::metrics::Metrics;
 use crate::wire::refusals::Refusals;
-use body::{Answer, Body};
+use body::Answer;
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http_body::Body;
 use hyper::service::Service;
 use problem::Problem;
 use std::convert::Infallible;
@@ -44,7 +45,7 @@ pub struct Http {
 }
 
 impl Http {
-    async fn answer(self, request: Request<Incoming>) -> Answer {
+    async fn answer(self, request: Request<impl Body<Data = Bytes>>) -> Answer {
         let refusals = self.refusals.clone();
         let is_head = request.method() == Method::HEAD;
         let answered = AssertUnwindSafe(self.find(request)).catch_unwind().await;
@@ -61,7 +62,7 @@ impl Http {
         if is_head { body::without(answer) } else { answer }
     }
 
-    async fn find(self, request: Request<Incoming>) -> Result<Answer, Problem> {
+    async fn find(self, request: Request<impl Body<Data = Bytes>>) -> Result<Answer, Problem> {
         let (parts, body) = request.into_parts();
         let (method, path) = (&parts.method, parts.uri.path());
         if let Some(own) = server::find(method, path) {
@@ -77,12 +78,12 @@ impl Http {
     }
 }
 
-impl Service<Request<Incoming>> for Http {
-    type Response = Response<Body>;
+impl<R: Body<Data = Bytes> + Send + 'static> Service<Request<R>> for Http {
+    type Response = Response<body::Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<R>) -> Self::Future {
         Box::pin(self.clone().answer(request).map(Ok))
     }
 }

@@ -96,7 +96,7 @@ impl Services {
     {
         let names = self.router.names();
         let web = web::Web::new(calls(self.web, self.refusals.clone()));
-        protocol::Protocol::new(names, calls(self.router, self.refusals), web, beside)
+        protocol::Protocol::new(names, calls(self.router, self.refusals.clone()), web, beside, self.refusals)
     }
 
     fn with<S: Grpc>(mut self, service: S) -> Self {

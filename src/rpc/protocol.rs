@@ -2,6 +2,8 @@
 //!
 //! A web page can send a `POST` to any server without asking first, but not with a content-type of gRPC or gRPC-Web.
 
+use crate::edge::Late;
+use crate::wire::refusals::Refusals;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
@@ -21,6 +23,7 @@ pub(super) struct Protocol<G, W, H> {
     calls: G,
     web: W,
     beside: H,
+    refusals: Refusals,
 }
 
 /// What a request is.
@@ -28,14 +31,20 @@ pub(super) struct Protocol<G, W, H> {
 enum Kind {
     Grpc,
     GrpcWeb,
-    /// It cannot be a call, but nothing else either.
-    Refused(Response<Full<Bytes>>),
+    /// It cannot be a call, but nothing else either, for this stable reason.
+    Refused(&'static str, Response<Full<Bytes>>),
     Other,
 }
 
 impl<G, W, H> Protocol<G, W, H> {
-    pub(super) fn new(services: Arc<[&'static str]>, calls: G, web: W, beside: H) -> Self {
-        Self { services, calls, web, beside }
+    pub(super) fn new(
+        services: Arc<[&'static str]>,
+        calls: G,
+        web: W,
+        beside: H,
+        refusals: Refusals,
+    ) -> Self {
+        Self { services, calls, web, beside, refusals }
     }
 
     fn kind<R>(&self, request: &Request<R>) -> Kind {
@@ -52,20 +61,23 @@ impl<G, W, H> Protocol<G, W, H> {
         if request.method() != Method::POST {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "a gRPC call is a POST\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-            return Kind::Refused(response);
+            return Kind::Refused("METHOD_UNKNOWN", response);
         }
         if web {
             return Kind::GrpcWeb;
         }
         if !grpc {
-            return Kind::Refused(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, CONTENT_TYPES));
+            return Kind::Refused(
+                "CONTENT_TYPE_UNKNOWN",
+                plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, CONTENT_TYPES),
+            );
         }
         // The status of a call is in its trailers, which HTTP/1.1 clients do not ask for.
         match request.version() {
             Version::HTTP_2 => Kind::Grpc,
             _ => {
                 let text = "gRPC needs HTTP/2; gRPC-Web does not\n";
-                Kind::Refused(plain(StatusCode::HTTP_VERSION_NOT_SUPPORTED, text))
+                Kind::Refused("HTTP_VERSION_UNKNOWN", plain(StatusCode::HTTP_VERSION_NOT_SUPPORTED, text))
             }
         }
     }
@@ -99,6 +111,7 @@ where
     G: Service<Request<R>, Response = Response<B>>,
     W: Service<Request<R>, Response = Response<V>, Error = G::Error>,
     H: Service<Request<R>, Response = Response<C>, Error = G::Error>,
+    R: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
 {
     type Response = Response<Body<B, V, C>>;
     type Error = G::Error;
@@ -108,7 +121,10 @@ where
         match self.kind(&request) {
             Kind::Grpc => Answer::Grpc { inner: self.calls.call(request) },
             Kind::GrpcWeb => Answer::GrpcWeb { inner: self.web.call(request) },
-            Kind::Refused(refusal) => Answer::Refused { refusal: Some(refusal) },
+            Kind::Refused(reason, refusal) => {
+                self.refusals.tell(reason);
+                Answer::Refused { refusal: Late::to(request, refusal) }
+            }
             Kind::Other => Answer::Other { inner: self.beside.call(request) },
         }
     }
@@ -123,7 +139,7 @@ pin_project! {
         /// Of a call by a page.
         GrpcWeb { #[pin] inner: W },
         /// Of nobody.
-        Refused { refusal: Option<Response<Full<Bytes>>> },
+        Refused { refusal: Late<Full<Bytes>> },
         /// Of whatever is beside gRPC.
         Other { #[pin] inner: H },
     }
@@ -152,7 +168,7 @@ where
                 Poll::Ready(Ok(response.map(|body| Either::Right(Either::Right(body)))))
             }
             Projected::Refused { refusal } => {
-                let response = refusal.take().expect("a future is not polled after it was ready");
+                let response = ready!(Pin::new(refusal).poll(context));
                 Poll::Ready(Ok(response.map(|body| Either::Right(Either::Left(Either::Left(body))))))
             }
         }
@@ -186,7 +202,7 @@ mod tests {
 
     #[test]
     fn each_refusal_has_its_own_status() {
-        let protocol = Protocol::new(Arc::from(["a.B"]), (), (), ());
+        let protocol = Protocol::new(Arc::from(["a.B"]), (), (), (), Refusals::default());
         let status = |method: &str, uri: &str, content_type: &str, version| {
             let request = Request::builder().method(method).uri(uri).version(version);
             let request = request.header(CONTENT_TYPE, content_type).body(()).unwrap();
@@ -194,7 +210,7 @@ mod tests {
                 Kind::Grpc => Ok("grpc"),
                 Kind::GrpcWeb => Ok("web"),
                 Kind::Other => Ok("other"),
-                Kind::Refused(response) => Err(response.status().as_u16()),
+                Kind::Refused(_, response) => Err(response.status().as_u16()),
             }
         };
         let (ours, http2) = ("http://localhost:3000/a.B/C", Version::HTTP_2);

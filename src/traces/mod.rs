@@ -54,7 +54,8 @@ struct Shared {
 }
 
 impl Traces {
-    /// Records, and exports to a collector; the keeper is that of the store with the jobs. Must be called in a tokio runtime, which the connection lives in.
+    /// Records, and exports to a collector; the keeper is that of the store with the jobs. Must be called in a tokio runtime, which
+    /// the connection lives in.
     pub fn start(
         settings: &Settings,
         keeper: Keeper,

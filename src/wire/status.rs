@@ -69,6 +69,11 @@ pub const REASONS: &[&str] = &[
     "CONTENT_TYPE_UNKNOWN",
     "BODY_TIMEOUT",
     "BUSY",
+    "TARGET_AMBIGUOUS",
+    "HOST_UNKNOWN",
+    "ORIGIN_FOREIGN",
+    "CONNECTION_LIMIT",
+    "HTTP_VERSION_UNKNOWN",
 ];
 
 /// What a client is told of an error.

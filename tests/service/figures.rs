@@ -3,6 +3,8 @@
 use crate::support::*;
 use crate::workers::*;
 use longhaul::proto::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use work_request::Message as Ask;
 
 /// How often something was refused for this reason.
@@ -53,4 +55,56 @@ async fn refusals_on_the_streams_of_workers_are_counted() {
 
     assert_eq!(refusals(&server, "JOB_NOT_FOUND").await, 1);
     assert_eq!(refusals(&server, "LEASE_LOST").await, 1);
+}
+
+/// The status line of an answer, or nothing where there is none.
+async fn status(server: &Server, request: &str) -> String {
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    within(stream.read_to_string(&mut answer)).await.unwrap();
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn what_the_edge_refuses_is_counted() {
+    let server = Server::start().await;
+    let call = "/longhaul.v1.JobService/StartJob";
+
+    for (target, host, headers, code, reason) in [
+        ("POST /v1/jobs", "evil.example", "", "403", "HOST_UNKNOWN"),
+        ("POST /v1/jobs", "localhost", "origin: http://evil.example\r\n", "403", "ORIGIN_FOREIGN"),
+        ("POST http://evil.example/v1/jobs", "localhost", "", "400", "TARGET_AMBIGUOUS"),
+        (&format!("GET {call}"), "localhost", "", "405", "METHOD_UNKNOWN"),
+        (&format!("POST {call}"), "localhost", "", "415", "CONTENT_TYPE_UNKNOWN"),
+        (
+            &format!("POST {call}"),
+            "localhost",
+            "content-type: application/grpc\r\n",
+            "505",
+            "HTTP_VERSION_UNKNOWN",
+        ),
+    ] {
+        let request = format!(
+            "{target} HTTP/1.1\r\nhost: {host}\r\n{headers}content-length: 0\r\nconnection: close\r\n\r\n"
+        );
+        let line = status(&server, &request).await;
+
+        assert!(line.starts_with(&format!("HTTP/1.1 {code} ")), "{target}: {line}");
+        assert_eq!(refusals(&server, reason).await, 1, "{target}");
+    }
+    assert_eq!(refusals(&server, "OTHER").await, 0);
+}
+
+#[tokio::test]
+async fn connections_over_the_cap_are_counted() {
+    let set = |options: &mut longhaul::cli::settings::Options| options.connections_max = Some(1);
+    let server = Server::with(longhaul::processor::built_in(), set).await;
+    let mut client = server.client().await;
+    ok(client.start_job(simulated("a"))).await;
+
+    let line = status(&server, "").await;
+
+    assert_eq!(line, "");
+    assert_eq!(refusals(&server, "CONNECTION_LIMIT").await, 1);
 }

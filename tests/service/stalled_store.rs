@@ -45,6 +45,7 @@ impl StalledServer {
             edge::Options::default(),
             service,
             |_| {},
+            |_| {},
             std::future::pending(),
         ));
         Self { engine, store, address }

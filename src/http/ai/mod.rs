@@ -28,7 +28,6 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, HeaderValue, LOCATION, VARY};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
-use hyper::body::Incoming;
 
 /// What an address is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +63,7 @@ pub async fn answer(
     call: Call,
     ticket: &str,
     parts: &Parts,
-    body: Incoming,
+    body: impl http_body::Body<Data = Bytes>,
 ) -> Result<Answer, Problem> {
     let body = parameters(parts, body).await?;
     match call {
