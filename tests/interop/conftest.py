@@ -146,7 +146,7 @@ def wiretap():
 
 
 def cannot_run_here(why):
-    """Skips a test for which something is missing on this machine; fails it where LONGHAUL_SKIP_NOTHING says that all is there."""
+    """Skips a test that lacks something here; fails it where LONGHAUL_SKIP_NOTHING says that all is there."""
     if os.environ.get("LONGHAUL_SKIP_NOTHING", "") not in ("", "0"):
         pytest.fail(f"{why}, and with LONGHAUL_SKIP_NOTHING no test is skipped")
     pytest.skip(why)

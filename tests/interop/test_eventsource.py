@@ -7,8 +7,8 @@ import pytest
 from client import history, simulate
 from conftest import WAIT, until
 from google.protobuf import json_format
+from http_jobs import NAMES
 from longhaul.v1 import job_pb2, job_service_pb2
-from test_http import NAMES
 
 FOLDER = pathlib.Path(__file__).parent / "eventsource"
 KEPT = {NAMES[field] for field in ("state_change", "output", "output_reset", "log", "stage")}

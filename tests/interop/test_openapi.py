@@ -9,6 +9,7 @@ import os
 import pathlib
 import subprocess
 
+from bad_http import MIB
 from conftest import TOOLS
 from test_bad_input import NO_SUCH_JOB
 from web import ask
@@ -44,3 +45,48 @@ def test_the_document_describes_every_address(server):
         for method in ("GET", "POST", "DELETE", "PATCH"):
             answer = ask(server, method, target)
             assert (answer.status == 405) == (method.lower() not in methods), (method, path)
+
+
+PROBLEMS = [
+    ("POST", "/v1/jobs", {"content": b"{}"}, 400),
+    ("POST", "/v1/jobs", {"content": b'{"kind":"a"}', "type": "text/plain"}, 415),
+    ("POST", "/v1/jobs", {"content": b" " * (4 * MIB + 1)}, 413),
+    ("POST", "/v1/jobs", {"content": b'{"kind":"b","requestId":"first"}'}, 409),
+    ("POST", "/v1/jobs", {"content": b'{"kind":"a"}'}, 429),
+    ("POST", "/v1/jobs:batchStart", {"content": b'{"requests":[{"kind":"a"}]}'}, 429),
+    ("POST", "/ai/start", {"content": b'{"prompt":"a"}'}, 429),
+    ("GET", "/v1/jobs/{jobId}", {}, 404),
+    ("GET", "/v1/jobs/{jobId}:watch", {}, 404),
+    ("DELETE", "/v1/jobs/{first}", {}, 409),
+    ("POST", "/v1/jobs/{first}:retry", {}, 409),
+    ("GET", "/ai/status/{jobId}", {}, 404),
+    ("GET", "/jobs/{jobId}", {"accept": "text/html"}, 404),
+    ("POST", "/ai/cancel", {"content": b'{"jobId":"%s"}' % NO_SUCH_JOB.encode()}, 404),
+]
+
+
+def test_what_goes_wrong_is_as_the_document_says(start_server):
+    server = start_server("--queue-max", "1")
+    document = ask(server, "GET", "/openapi.json").json()
+    started = ask(server, "POST", "/v1/jobs", {"kind": "a", "requestId": "first"})
+    again = ask(server, "POST", "/v1/jobs", {"kind": "a", "requestId": "first"})
+    first = started.json()["id"]
+
+    def held_to(answer, path, method):
+        described = document["paths"][path.replace("{first}", "{jobId}")][method.lower()]["responses"][str(answer.status)]
+        if "$ref" in described:
+            described = document["components"]["responses"][described["$ref"].rpartition("/")[2]]
+        assert answer.header("content-type").split(";")[0] in described["content"], (method, path)
+        for name in {"location", "longhaul-repeated", "allow", "retry-after"}:
+            names = {header.lower() for header, one in described.get("headers", {}).items() if one["required"]}
+            assert (answer.header(name) is not None) == (name in names), (method, path, answer.status, name)
+
+    held_to(started, "/v1/jobs", "POST"), held_to(again, "/v1/jobs", "POST")
+    for method, path, said, expected in PROBLEMS:
+        target = path.replace("{jobId}", NO_SUCH_JOB).replace("{first}", first)
+        headers = [(name, said[key]) for key, name in (("type", "content-type"), ("accept", "accept")) if key in said]
+        answer = ask(server, method, target, said.get("content"), headers)
+        assert answer.status == expected, (method, path, answer.body)
+        held_to(answer, path, method)
+    for path, methods in document["paths"].items():
+        held_to(ask(server, "PATCH", path.replace("{jobId}", NO_SUCH_JOB)), path, next(iter(methods)))

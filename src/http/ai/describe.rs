@@ -4,6 +4,7 @@ use super::request::{PAGE_JOBS, PAGE_JOBS_MAX, TEMPERATURE_MAX, TOKENS_MAX};
 use super::shown::word;
 use super::{Call, ROUTES};
 use crate::http::openapi::IDEMPOTENCY_KEY;
+use crate::http::openapi::problems::{self, Form, headers};
 use crate::http::routes::{JOB_ID, Route};
 use crate::job::State;
 use http::Method;
@@ -24,7 +25,7 @@ fn operation(route: &Route<Call>) -> Value {
         "operationId": route.name,
         "description": description(route.call),
         "parameters": parameters(route),
-        "responses": responses(route.call),
+        "responses": responses(route),
     });
     if route.method == Method::POST {
         operation["requestBody"] =
@@ -83,19 +84,24 @@ fn body(call: Call) -> Value {
     json!({"type": "object", "required": [required], "properties": properties, "additionalProperties": false})
 }
 
-fn responses(call: Call) -> Value {
+fn responses(route: &Route<Call>) -> Value {
     let answer = |what: &str, schema: &Value| json!({"description": what, "content": {"application/json": {"schema": schema}}});
     let told = object(json!({
         "jobId": {"type": "string", "format": "uuid"}, "status": status(), "message": {"type": "string"},
     }));
-    let mut responses = match call {
-        Call::Start => json!({
-            "201": answer("A new job; `Location` is the address of its status.", &told),
-            "200": answer("The job that the same request has made before.", &told),
-        }),
+    let mut responses = match route.call {
+        Call::Start => {
+            let mut responses = json!({
+                "201": answer("A new job.", &told),
+                "200": answer("The job that the same request has made before.", &told),
+            });
+            responses["201"]["headers"] = headers(&["Location"]);
+            responses["200"]["headers"] = headers(&["Location", "longhaul-repeated"]);
+            responses
+        }
         Call::Status => json!({
             "200": answer("The job.", &job()),
-            "303": {"description": "For a browser: `Location` is the job's page."},
+            "303": {"description": "For a browser, which is sent on to the job's page.", "headers": headers(&["Location"])},
         }),
         Call::List => {
             let properties =
@@ -108,7 +114,13 @@ fn responses(call: Call) -> Value {
             json!({"200": {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}}})
         }
     };
-    responses["default"] = json!({"$ref": "#/components/responses/Problem"});
+    let (form, more) = match route.call {
+        Call::Start => (Form::Json, problems::STARTS),
+        Call::Cancel => (Form::Json, problems::NAMES_A_JOB),
+        Call::List => (Form::Json, &[][..]),
+        Call::Status | Call::Page => (Form::JsonOrPage, &[][..]),
+    };
+    problems::add(&mut responses, route, form, more);
     responses
 }
 

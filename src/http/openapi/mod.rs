@@ -1,12 +1,14 @@
 //! `/openapi.json`: the JSON API as a document that programs read (OpenAPI 3.1), made of what answers: the table of routes, the
 //! contract's own descriptors and comments, and the limits that requests are held against.
 
+pub mod problems;
 mod schema;
 
 use super::json::CONTRACT;
 use super::routes::{Call, JOB_ID, ROUTES, Route};
 use bytes::Bytes;
 use http::Method;
+use problems::{Form, headers};
 use prost_reflect::{MessageDescriptor, MethodDescriptor};
 use schema::{Side, comment, reference};
 use serde_json::{Map, Value, json};
@@ -26,11 +28,12 @@ fn document() -> Value {
         methods[route.method.as_str().to_lowercase()] = operation(route);
     }
     paths.extend(super::ai::paths());
-    let schemas = schema::all(ROUTES.iter().flat_map(|route| {
+    let mut schemas = schema::all(ROUTES.iter().flat_map(|route| {
         let method = method(route);
         let body = (route.method == Method::POST).then(|| (method.input(), Side::Request));
         body.into_iter().chain([(method.output(), Side::Response)])
     }));
+    schemas.insert("Problem".to_owned(), problems::schema());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -40,7 +43,7 @@ fn document() -> Value {
             "description": service_comment(),
         },
         "paths": paths,
-        "components": {"schemas": schemas, "responses": {"Problem": problem()}},
+        "components": {"schemas": schemas, "responses": problems::responses()},
     })
 }
 
@@ -129,10 +132,15 @@ fn responses(route: &Route, method: &MethodDescriptor) -> Value {
         })
     };
     let mut responses = match route.call {
-        Call::Start | Call::Retry => json!({
-            "201": answer("A new job; `Location` is its address."),
-            "200": answer("The job that the same request has made before."),
-        }),
+        Call::Start | Call::Retry => {
+            let mut responses = json!({
+                "201": answer("A new job."),
+                "200": answer("The job that the same request has made before."),
+            });
+            responses["201"]["headers"] = headers(&["Location"]);
+            responses["200"]["headers"] = headers(&["Location", "longhaul-repeated"]);
+            responses
+        }
         Call::Delete => json!({"204": {"description": "The job is forgotten."}}),
         Call::Watch => {
             json!({"200": events(), "204": {"description": "There is nothing after `Last-Event-ID`, for good."}})
@@ -142,37 +150,19 @@ fn responses(route: &Route, method: &MethodDescriptor) -> Value {
             json!({"200": answer("The answer.")})
         }
     };
-    responses["default"] = json!({"$ref": "#/components/responses/Problem"});
+    let more = match route.call {
+        Call::Start | Call::StartBatch | Call::Retry => problems::STARTS,
+        Call::Delete => problems::FORGETS,
+        Call::Status
+        | Call::Watch
+        | Call::WatchAll
+        | Call::List
+        | Call::Count
+        | Call::History
+        | Call::Cancel => &[],
+    };
+    problems::add(&mut responses, route, Form::Json, more);
     responses
-}
-
-fn problem() -> Value {
-    let schema = json!({
-        "type": "object",
-        "required": ["type", "title", "status", "detail", "reason", "domain"],
-        "properties": {
-            "type": {"type": "string", "format": "uri-reference"},
-            "title": {"type": "string"},
-            "status": {"type": "integer", "minimum": 400, "maximum": 599},
-            "detail": {"type": "string", "description": "What is wrong, for people."},
-            "reason": {"type": "string", "pattern": "^[A-Z_]+$", "description": "Stable, and the same as in gRPC's ErrorInfo."},
-            "domain": {"const": crate::wire::status::DOMAIN},
-            "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
-            "fields": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["field", "description"],
-                    "properties": {"field": {"type": "string"}, "description": {"type": "string"}},
-                },
-            },
-        },
-    });
-    json!({
-        "description": "What went wrong, as RFC 9457 has it.",
-        "headers": {"Retry-After": {"description": "Seconds, where coming again helps.", "schema": {"type": "integer"}}},
-        "content": {(super::problem::PROBLEM): {"schema": schema}},
-    })
 }
 
 #[cfg(test)]
