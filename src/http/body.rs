@@ -66,16 +66,20 @@ pub async fn read(headers: &HeaderMap, body: impl http_body::Body<Data = Bytes>)
         let detail = format!("the body is too large; the limit is {} MiB", MESSAGE_BYTES_MAX >> 20);
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "MESSAGE_TOO_LARGE", detail)
     };
-    if body.size_hint().lower() > MESSAGE_BYTES_MAX as u64 {
+    let announced = body.size_hint().lower();
+    if announced > 0 && !is_json(headers) {
+        return Err(no_json());
+    }
+    if announced > MESSAGE_BYTES_MAX as u64 {
         return Err(too_large());
     }
     let (mut whole, mut body) = (Whole::default(), std::pin::pin!(body));
     let end = Instant::now() + BODY_TIME_MAX;
     while let Some(frame) = next_frame(&mut body, end).await? {
         let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) else { continue };
+        // An empty body of unknown length has no type.
         if !is_json(headers) {
-            let detail = "the content-type of a body is application/json, and it is not compressed";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "CONTENT_TYPE_UNKNOWN", detail));
+            return Err(no_json());
         }
         if whole.bytes.len() + data.len() > MESSAGE_BYTES_MAX {
             return Err(too_large());
@@ -132,6 +136,11 @@ impl AsRef<[u8]> for Whole {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
+}
+
+fn no_json() -> Problem {
+    let detail = "the content-type of a body is application/json, and it is not compressed";
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "CONTENT_TYPE_UNKNOWN", detail)
 }
 
 /// A web page can send other types to any server without asking first.
