@@ -74,7 +74,7 @@ pub struct Options {
     /// Names under which clients may call this server, beside localhost
     #[arg(long, env = "LONGHAUL_ALLOWED_HOSTS", value_name = "NAME,…", value_delimiter = ',')]
     pub allowed_hosts: Option<Vec<String>>,
-    /// Origins of web pages that may call this server, like https://app.example:8443, beside its own
+    /// Origins of web pages that may call this server, like `https://app.example:8443`, beside its own
     #[arg(long, env = "LONGHAUL_ALLOWED_ORIGINS", value_name = "ORIGIN,…", value_delimiter = ',')]
     pub allowed_origins: Option<Vec<String>>,
     /// Where traces are sent, by OTLP over gRPC; no traces without it [default: $OTEL_EXPORTER_OTLP_ENDPOINT]
