@@ -12,7 +12,7 @@ import web
 from conftest import WAIT
 from web import written
 
-RUNS = 10
+RUNS = 20
 LARGE = 6 << 20
 JOBS, CALL = "/v1/jobs", "/longhaul.v1.JobService/StartJob"
 JSON = "content-type: application/json"
