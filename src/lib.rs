@@ -22,6 +22,7 @@ pub mod engine;
 pub mod http;
 pub mod job;
 pub mod metrics;
+pub mod mutants;
 pub mod processor;
 pub mod proto;
 pub mod rpc;

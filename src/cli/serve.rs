@@ -153,6 +153,7 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         },
         progress_timeouts: registry.progress_timeouts().collect(),
         observers: traces.observer().into_iter().chain([Arc::clone(&metrics) as Arc<dyn Observe>]).collect(),
+        threads: engine::Threads::Own,
     };
     let engine = Engine::start_up(Arc::new(store), clock, engine_settings, Arc::new(rand::random)).await?;
     let pool = Pool::start(LocalSource::new(engine.clone(), POOL_NAME), registry, settings.slots);

@@ -168,7 +168,8 @@ impl<W> Dispatch<W> {
     pub fn look(&self) -> Vec<Round<W>> {
         let mut book = self.0.lock();
         book.news.doubt_all();
-        let groups: Vec<u64> = book.groups.keys().copied().collect();
+        let mut groups: Vec<u64> = book.groups.keys().copied().collect();
+        groups.sort_unstable();
         groups.into_iter().filter_map(|group| book.deal(group)).collect()
     }
 

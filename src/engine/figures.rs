@@ -8,6 +8,8 @@ use std::sync::Arc;
 pub struct Figures {
     /// Watches of one job each.
     pub watches: usize,
+    /// Events of watched jobs that are at hand, so that their watchers need not read them.
+    pub events_at_hand: usize,
     /// Watches of many jobs.
     pub watches_of_many: usize,
     /// Leases that are kept here, those that are not accepted yet included.
@@ -22,6 +24,7 @@ impl Engine {
         let shared = self.shared();
         Figures {
             watches: shared.hub.seats(),
+            events_at_hand: shared.hub.events_at_hand(),
             watches_of_many: shared.changes.readers(),
             leases: shared.leases.count(),
             workers: shared.dispatch.elsewhere(),

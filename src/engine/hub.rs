@@ -4,6 +4,7 @@
 //! watched is compared with the store.
 
 use crate::job::{Body, Event, Job, JobId, Live, Metrics, Progress, Sequence, State, Timestamp};
+use crate::mutants::{self, Mutant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
@@ -12,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 /// How many events of a watched job are at hand for readers that keep up.
-const TAIL_EVENTS_MAX: usize = 64;
+pub const TAIL_EVENTS_MAX: usize = 64;
 /// How many bytes of output they may have.
 const TAIL_BYTES_MAX: usize = 256 << 10;
 /// How many bytes all tails may have together; past it new events are read from the store. With the two forms that watchers
@@ -191,7 +192,9 @@ impl Hub {
 
     /// Shows events that are durable, and the state that they led to.
     pub fn publish(&self, job: &Job, events: &[Event]) {
-        let Some(watched) = self.watched(job.id) else { return };
+        let Some(watched) = self.watched(job.id).filter(|_| !mutants::is(Mutant::DoorbellLost)) else {
+            return;
+        };
         let shared = events.iter().map(|event| Arc::new(Shared::kept(job.id, event.clone())));
         watched.extend_tail(shared.collect());
         watched.ring(job.sequence(), job.state);
@@ -249,9 +252,16 @@ impl Hub {
         self.seats.load(Ordering::Relaxed)
     }
 
-    /// The jobs that are watched.
+    /// How many events of watched jobs are at hand.
+    pub fn events_at_hand(&self) -> usize {
+        self.jobs.lock().values().map(|watched| watched.tail.lock().events.len()).sum()
+    }
+
+    /// The jobs that are watched, in order, so that who reads them goes through the store once.
     pub fn jobs(&self) -> Vec<JobId> {
-        self.jobs.lock().keys().copied().collect()
+        let mut jobs: Vec<JobId> = self.jobs.lock().keys().copied().collect();
+        jobs.sort_unstable();
+        jobs
     }
 
     /// Tells what the store knows of a watched job, in case a doorbell was lost.
@@ -311,7 +321,9 @@ impl Watched {
             }
             tail.bytes += event.bytes();
             tail.events.push_back(event);
-            while tail.events.len() > TAIL_EVENTS_MAX || tail.bytes > TAIL_BYTES_MAX && tail.events.len() > 1
+            while !mutants::is(Mutant::TailUnbounded)
+                && (tail.events.len() > TAIL_EVENTS_MAX
+                    || tail.bytes > TAIL_BYTES_MAX && tail.events.len() > 1)
             {
                 let first = tail.events.pop_front();
                 tail.bytes -= first.map_or(0, |first| first.bytes());

@@ -10,7 +10,7 @@ use crate::job::limits::METRICS_MAX;
 use crate::job::{Job, JobId, LeaseEnd, LeaseToken, Live, Metrics, Progress, Refusal, State, Timestamp};
 use crate::store::LiveUpdate;
 use parking_lot::Mutex;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -185,7 +185,7 @@ impl Leases {
     }
 
     /// The leases that are kept here.
-    pub fn tokens(&self) -> HashSet<LeaseToken> {
+    pub fn tokens(&self) -> BTreeSet<LeaseToken> {
         self.kept.lock().held.values().map(|held| held.token).collect()
     }
 
@@ -379,19 +379,20 @@ impl Leases {
         self.with(token, |held| held.output.clone()).ok().flatten()
     }
 
-    /// Up to `limit` attempts whose latest-wins part has changed since the last time.
+    /// Up to `limit` attempts whose latest-wins part has changed since the last time, in the order of their jobs.
     pub fn take_changed(&self, limit: usize) -> Vec<LiveUpdate> {
         let mut kept = self.kept.lock();
         let changed = kept.held.values_mut().filter(|held| held.changed && held.accepted).take(limit);
-        changed
-            .map(|held| {
-                held.changed = false;
-                LiveUpdate { job: held.token.job, attempt: held.attempt, live: held.live.clone() }
-            })
-            .collect()
+        let update = |held: &mut Held| {
+            held.changed = false;
+            LiveUpdate { job: held.token.job, attempt: held.attempt, live: held.live.clone() }
+        };
+        let mut updates: Vec<_> = changed.map(update).collect();
+        updates.sort_unstable_by_key(|update| update.job);
+        updates
     }
 
-    /// The leases whose time is over. They are to be ended, and none of them is renewed any more unless that fails.
+    /// The leases whose time is over, in the order of their jobs. They are to be ended, and none of them is renewed any more unless that fails.
     pub fn overdue(&self, now: Timestamp) -> Vec<Overdue> {
         let mut kept = self.kept.lock();
         let overdue = kept.held.values_mut().filter_map(|held| {
@@ -405,7 +406,9 @@ impl Leases {
             held.ending = true;
             Some(Overdue { token: held.token, cause, live: held.live.clone() })
         });
-        overdue.collect()
+        let mut overdue: Vec<_> = overdue.collect();
+        overdue.sort_unstable_by_key(|overdue| overdue.token.job);
+        overdue
     }
 
     /// Gives every lease this much more time: the server was stopped for as long and heard nobody.

@@ -19,6 +19,7 @@ mod publish;
 mod queue;
 mod sent;
 mod sweep;
+mod threads;
 mod watch;
 mod watch_jobs;
 mod work;
@@ -33,6 +34,7 @@ pub use hub::{Form, Shared as SharedEvent, SharedBody};
 pub use leases::{Directive, Order};
 pub use observe::{Batch, Observe, Observers};
 pub use sent::Durable;
+pub use threads::Threads;
 pub use watch::{Message, Watch, WatchOptions};
 pub use watch_jobs::{JobsMessage, WatchJobs, WatchJobsOptions};
 pub use work::Report;
@@ -76,6 +78,8 @@ pub struct Settings {
     pub progress_timeouts: HashMap<String, Duration>,
     /// Who is told what becomes durable.
     pub observers: Observers,
+    /// Where that is done which would hold others up.
+    pub threads: Threads,
 }
 
 impl Default for Settings {
@@ -88,6 +92,7 @@ impl Default for Settings {
             terms: Terms::default(),
             progress_timeouts: HashMap::new(),
             observers: Observers::default(),
+            threads: Threads::default(),
         }
     }
 }
@@ -175,7 +180,8 @@ impl Engine {
             tasks: Mutex::default(),
             errands: TaskTracker::new(),
         });
-        let committer = Committer::start(store, clock, Publisher(Arc::clone(&shared)))
+        let threads = &shared.settings.threads;
+        let committer = Committer::start(store, clock, threads, Publisher(Arc::clone(&shared)))
             .map_err(|error| Error::Unavailable(format!("no thread for commits: {error}")))?;
         shared.committer.get_or_init(|| Arc::new(committer));
         let engine = Self(Arc::clone(&shared));
@@ -222,9 +228,7 @@ impl Engine {
             // Until it is gone it has the store open.
             let _ = task.await;
         }
-        let committer = Arc::clone(self.0.committer());
-        // A panic there has been reported by its own thread.
-        let _ = tokio::task::spawn_blocking(move || committer.stop()).await;
+        self.0.committer().stop().await;
         self.0.errands.close();
         self.0.errands.wait().await;
     }
@@ -252,6 +256,11 @@ impl Engine {
         self.0.clock.now()
     }
 
+    /// Another 64 random bits, from where the engine has its own.
+    pub fn chance(&self) -> u64 {
+        self.0.chance()
+    }
+
     fn hub(&self) -> &Arc<Hub> {
         &self.0.hub
     }
@@ -267,8 +276,7 @@ impl Engine {
         work: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let engine = self.clone();
-        let done = self.0.errands.spawn_blocking(move || work(&engine)).await;
-        done.map_err(|error| Error::Unavailable(error.to_string()))
+        self.0.aside(move || work(&engine)).await
     }
 
     /// Reads what may be long likewise.
@@ -283,6 +291,20 @@ impl Engine {
 impl Shared {
     fn committer(&self) -> &Arc<Committer> {
         self.committer.get().expect("it is set before anybody has a handle")
+    }
+
+    /// Does what may take long where it holds nobody up. See [`Engine::aside`].
+    async fn aside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+        match self.settings.threads {
+            Threads::Own => {
+                let done = self.errands.spawn_blocking(work).await;
+                done.map_err(|error| Error::Unavailable(error.to_string()))
+            }
+            Threads::None(_) => {
+                tokio::task::yield_now().await;
+                Ok(work())
+            }
+        }
     }
 
     fn chance(&self) -> u64 {

@@ -67,6 +67,7 @@ impl Sweeper {
                     return;
                 }
                 Some(due) => tokio::select! {
+                    biased;
                     () = shared.clock.sleep_until(due) => {}
                     () = sooner => {}
                 },
@@ -170,7 +171,7 @@ pub async fn each_second(shared: Arc<Shared>) {
         for page in watched.chunks(PAGE) {
             let (store, ids) = (Arc::clone(&shared.store), page.to_vec());
             let read = move || store.get(&ids, Parts::BASIC).map(|found| (ids, found));
-            match shared.errands.spawn_blocking(read).await {
+            match shared.aside(read).await {
                 Ok(Ok((ids, found))) => {
                     for (id, snapshot) in ids.into_iter().zip(found) {
                         shared.hub.compare(id, snapshot.as_ref().map(|snapshot| &snapshot.job));
@@ -214,11 +215,7 @@ pub async fn adopt(shared: &Arc<Shared>) -> Result<(), Error> {
     let mut after: Option<JobId> = None;
     loop {
         let store: Arc<dyn Store> = Arc::clone(&shared.store);
-        let page = shared
-            .errands
-            .spawn_blocking(move || store.held(after, PAGE))
-            .await
-            .map_err(|error| Error::Unavailable(error.to_string()))??;
+        let page = shared.aside(move || store.held(after, PAGE)).await??;
         let Some(last) = page.last() else { break };
         after = Some(last.id);
         // A claim that is durable may be about to be published: after the next commit it has been.
@@ -275,11 +272,7 @@ fn lose(shared: &Shared, token: &LeaseToken) {
 /// Reads jobs, and tells the observers that they are held.
 async fn tell_adopted(shared: &Arc<Shared>, jobs: &[Job]) -> Result<Vec<Option<Snapshot>>, Error> {
     let (store, ids) = (Arc::clone(&shared.store), jobs.iter().map(|job| job.id).collect::<Vec<_>>());
-    let found = shared
-        .errands
-        .spawn_blocking(move || store.get(&ids, Parts::BASIC))
-        .await
-        .map_err(|error| Error::Unavailable(error.to_string()))??;
+    let found = shared.aside(move || store.get(&ids, Parts::BASIC)).await??;
     for (snapshot, job) in found.iter().zip(jobs) {
         if let Some(snapshot) = snapshot
             && snapshot.job.lease_token() == job.lease_token()

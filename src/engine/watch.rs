@@ -7,6 +7,7 @@ use super::error::Error;
 use super::hub::{LIVE_KINDS, Latest, Newest, Seat, Shared};
 use super::{Engine, Parts};
 use crate::job::{JobId, Sequence, Snapshot, Timestamp};
+use crate::mutants::{self, Mutant};
 use crate::store::EventLimit;
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -107,7 +108,7 @@ impl Watch {
             engine: engine.clone(),
             seat,
             job,
-            cursor: options.after.unwrap_or(sequence),
+            cursor: options.after.unwrap_or(sequence) + u64::from(mutants::is(Mutant::CursorTooFar)),
             omit_output: options.omit_output,
             minimum_interval: options.minimum_interval,
             attempt: snapshot.job.attempt,

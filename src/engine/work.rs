@@ -161,6 +161,7 @@ impl Engine {
                 continue;
             };
             tokio::select! {
+                biased;
                 () = moved => {}
                 // A job that is to be cancelled cannot succeed any more.
                 () = changed(&mut orders) => {}

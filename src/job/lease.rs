@@ -18,7 +18,7 @@ const SECRET_DIGITS: usize = 16;
 ///
 /// The epoch grows with each lease of a job, so an earlier token can do nothing. The secret is there so that a token
 /// cannot be guessed from a ticket.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LeaseToken {
     /// The job that is leased.
     pub job: JobId,

@@ -31,6 +31,7 @@ pub use state::State;
 pub use time::Timestamp;
 pub use transition::{Refusal, Transition, transition};
 
+use crate::mutants::{self, Mutant};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -276,6 +277,7 @@ impl Job {
         let mine = match self.state {
             State::Scheduled => [self.next_attempt_time, self.start_deadline()],
             State::Pending => [None, self.start_deadline()],
+            State::Retrying if mutants::is(Mutant::TimerForgotten) => [None, None],
             State::Retrying => [self.next_attempt_time, None],
             State::Running => [None, self.attempt_deadline()],
             State::Cancelling => [self.cancel_deadline, self.attempt_deadline()],

@@ -30,13 +30,15 @@ pub fn scrape(engine: &Engine, labels: &Labels, registry: &mut Registry) {
         // The rest is the more worth reading.
         Err(error) => tracing::warn!(%error, "jobs cannot be counted"),
     }
-    let Figures { watches, watches_of_many, leases, workers } = engine.figures();
+    let Figures { watches, events_at_hand, watches_of_many, leases, workers } = engine.figures();
     registry.register("leases", "Leases that workers hold", ConstGauge::new(leases as i64));
     let watchers = Family::<Watching, Gauge>::default();
     for (watching, count) in [("job", watches), ("jobs", watches_of_many)] {
         watchers.get_or_create(&Watching { watching }).set(count as i64);
     }
     registry.register("watchers", "Open watches, of one job or of many", watchers);
+    let at_hand = "Events of watched jobs that are at hand in memory, at most 64 a job";
+    registry.register("watched_events", at_hand, ConstGauge::new(events_at_hand as i64));
     let by_kind = Family::<OfKind, Gauge>::default();
     for kind in labels.kinds().chain([OTHER]) {
         by_kind.get_or_create(&OfKind { kind: kind.to_owned() }).set(0);

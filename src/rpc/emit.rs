@@ -10,7 +10,7 @@ use crate::wire::refusals::Refusals;
 use crate::wire::{reply, report, status};
 use futures_core::Stream;
 use futures_util::stream;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 use tonic::{Status, Streaming};
@@ -28,7 +28,7 @@ pub fn responses(
         refusals,
         frames,
         heard_all: false,
-        carried: HashMap::new(),
+        carried: BTreeMap::new(),
         moved: Arc::default(),
         outbox: VecDeque::new(),
         stopping: engine.stopping(),
@@ -50,7 +50,7 @@ struct Session {
     frames: Streaming<proto::AppendOutputRequest>,
     heard_all: bool,
     /// By the text of its token, so that a frame costs no parsing.
-    carried: HashMap<String, Carried>,
+    carried: BTreeMap<String, Carried>,
     /// Rings when something of these has become durable.
     moved: Arc<Notify>,
     outbox: VecDeque<proto::AppendOutputResponse>,
@@ -88,15 +88,17 @@ impl Session {
                 return last.or_else(|| end.map(|error| Err(status::status(&error))));
             }
             tokio::select! {
+                // Frames last: they may come without end.
+                biased;
+                _ = self.stopping.changed() => {
+                    self.closing = *self.stopping.borrow_and_update() == Stopping::Closing;
+                }
+                () = self.moved.notified() => self.tell(),
                 frame = self.frames.message() => match frame {
                     Ok(Some(frame)) => self.take(frame).await,
                     Ok(None) => self.heard_all = true,
                     Err(status) => return Some(Err(status)),
                 },
-                () = self.moved.notified() => self.tell(),
-                _ = self.stopping.changed() => {
-                    self.closing = *self.stopping.borrow_and_update() == Stopping::Closing;
-                }
             }
         }
     }

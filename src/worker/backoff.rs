@@ -20,18 +20,19 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Waits, longer than the last time: somewhere between half of the time and the whole, so that those that failed
-    /// together do not come back together.
-    pub async fn pause(&mut self) {
-        tokio::time::sleep(self.next.mul_f64(rand::random_range(0.5..1.0))).await;
+    /// Waits, longer than the last time: somewhere between half of the time and the whole, as `chance` has it, so that those
+    /// that failed together do not come back together.
+    pub async fn pause(&mut self, chance: u64) {
+        let share = (chance >> 11) as f64 / (1u64 << 53) as f64;
+        tokio::time::sleep(self.next.mul_f64(0.5 + 0.5 * share)).await;
         self.next = (self.next * 2).min(LONGEST);
     }
 
     /// The same after something that went well for a time.
-    pub async fn pause_after(&mut self, went_well: Duration) {
+    pub async fn pause_after(&mut self, went_well: Duration, chance: u64) {
         if went_well > LONGEST {
             *self = Self::default();
         }
-        self.pause().await;
+        self.pause(chance).await;
     }
 }

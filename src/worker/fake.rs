@@ -167,6 +167,10 @@ impl JobSource for Fake {
         self.say_end(failure.map_or(Said::Stopped, Said::Failed))
     }
 
+    fn chance(&self) -> u64 {
+        0
+    }
+
     fn now(&self) -> Timestamp {
         Timestamp::default()
     }

@@ -56,6 +56,10 @@ impl JobSource for LocalSource {
         Ok(())
     }
 
+    fn chance(&self) -> u64 {
+        self.engine.chance()
+    }
+
     fn now(&self) -> Timestamp {
         self.engine.now()
     }

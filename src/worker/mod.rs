@@ -14,7 +14,7 @@ mod source;
 
 pub use handler::{Context, Handler, Registry, invalid_input};
 pub use local::LocalSource;
-pub use remote::{Identity, RemoteSource};
+pub use remote::{Channel, Identity, RemoteSource};
 pub use source::{Assignment, Error, JobSource, LeasedJob};
 
 use crate::engine::Order;
@@ -67,6 +67,7 @@ impl<S: JobSource> Pool<S> {
             let draining = pool.draining.clone();
             pool.tasks.spawn(async move {
                 tokio::select! {
+                    biased;
                     () = worker.lease_forever() => {}
                     () = draining.cancelled() => {}
                 }
@@ -128,7 +129,7 @@ impl<S: JobSource> Worker<S> {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "no jobs can be leased; trying again");
-                    backoff.pause().await;
+                    backoff.pause(self.source.chance()).await;
                 }
             }
         }
@@ -264,7 +265,7 @@ impl<S: JobSource> Running<S> {
             match report().await {
                 Err(error @ Error::Transient(_)) if !self.stopping.is_cancelled() => {
                     tracing::warn!(%error, job = %token.job, "the end of an attempt is recorded again");
-                    backoff.pause().await;
+                    backoff.pause(self.source.chance()).await;
                 }
                 recorded => return recorded,
             }

@@ -10,20 +10,23 @@ mod output;
 mod streams;
 
 use super::source::{Error, JobSource, LeasedJob};
-use crate::clock::{Clock as _, SystemClock};
+use crate::clock::{Clock, SystemClock};
+use crate::engine::Chance;
 use crate::job::{Failure, LeaseToken, LogLine, Metrics, Progress, Timestamp};
 use crate::proto::complete_job_request::Outcome;
 use crate::proto::{self, work_request::Message};
 use async_trait::async_trait;
 use book::Book;
 use bytes::Bytes;
+pub use connection::Channel;
 use connection::Connection;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::sync::DropGuard;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 /// How long a server has to take back jobs that nobody has taken.
 const GIVE_BACK_TIME: Duration = Duration::from_secs(3);
@@ -40,10 +43,10 @@ pub struct Identity {
 }
 
 /// A server elsewhere as a source of jobs, for as long as this lives.
-#[derive(Debug)]
 pub struct RemoteSource {
     book: Arc<Book>,
-    clock: SystemClock,
+    clock: Arc<dyn Clock>,
+    chance: Chance,
     _running: DropGuard,
 }
 
@@ -53,18 +56,34 @@ impl RemoteSource {
     /// An endpoint and not a connection, since one over which nothing comes any more is left for another.
     pub fn start(endpoint: Endpoint, identity: Identity) -> Self {
         let endpoint = endpoint.http2_keep_alive_interval(KEEPALIVE);
-        Self::dialing(move || endpoint.connect_lazy(), identity)
+        let dial = move || connection::by_tonic(endpoint.connect_lazy());
+        Self::over(dial, identity, Arc::new(SystemClock::new()), Arc::new(rand::random))
     }
 
-    fn dialing(dial: impl Fn() -> Channel + Send + Sync + 'static, identity: Identity) -> Self {
+    /// Takes jobs from the server that is reached by `dial`, each time over a connection of its own, in a time and with a chance
+    /// that are somebody else's.
+    pub fn over(
+        dial: impl Fn() -> Channel + Send + Sync + 'static,
+        identity: Identity,
+        clock: Arc<dyn Clock>,
+        chance: Chance,
+    ) -> Self {
         let book = Arc::new(Book::new(identity));
         let connection = Arc::new(Connection::new(dial));
         let running = CancellationToken::new();
-        let work = streams::work(Arc::clone(&book), Arc::clone(&connection));
-        let emit = streams::emit(Arc::clone(&book), connection);
-        tokio::spawn(running.clone().run_until_cancelled_owned(work));
-        tokio::spawn(running.clone().run_until_cancelled_owned(emit));
-        Self { book, clock: SystemClock::new(), _running: running.drop_guard() }
+        let until = running.clone();
+        let work = streams::work(Arc::clone(&book), Arc::clone(&connection), Arc::clone(&chance));
+        tokio::spawn(until.run_until_cancelled_owned(work));
+        let until = running.clone();
+        let emit = streams::emit(Arc::clone(&book), connection, Arc::clone(&chance));
+        tokio::spawn(until.run_until_cancelled_owned(emit));
+        Self { book, clock, chance, _running: running.drop_guard() }
+    }
+}
+
+impl fmt::Debug for RemoteSource {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("RemoteSource").field("book", &self.book).finish_non_exhaustive()
     }
 }
 
@@ -112,6 +131,10 @@ impl JobSource for RemoteSource {
 
     fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    fn chance(&self) -> u64 {
+        (self.chance)()
     }
 
     async fn interrupt(&self, token: &LeaseToken) -> Result<(), Error> {

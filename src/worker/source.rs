@@ -107,6 +107,9 @@ pub trait JobSource: Send + Sync + 'static {
     /// What time it is, as this side knows it.
     fn now(&self) -> Timestamp;
 
+    /// Another 64 random bits.
+    fn chance(&self) -> u64;
+
     /// No more jobs are wanted. Those that were leased and not taken are given back, which is waited for, but not for ever.
     async fn drain(&self) {}
 }

@@ -7,6 +7,7 @@ mod work;
 
 use super::limits::*;
 use super::*;
+use crate::mutants::{self, Mutant};
 
 /// A step that a job has taken, or a repeat of one that it had taken before.
 #[derive(Clone, Debug, PartialEq)]
@@ -138,6 +139,7 @@ impl Step {
     fn check(&self, token: &LeaseToken) -> Result<&Lease, Refusal> {
         match &self.job.lease {
             Some(lease) if self.job.epoch == token.epoch && lease.secret == token.secret => Ok(lease),
+            Some(lease) if mutants::is(Mutant::FencingOff) => Ok(lease),
             Some(_) | None => Err(Refusal::LeaseLost),
         }
     }
@@ -169,8 +171,11 @@ impl Step {
         if let Some(lease) = &mut job.lease {
             lease.accepted = true;
         }
-        job.attempt += 1;
         job.counted_attempts += 1;
+        job.attempt = match mutants::is(Mutant::AttemptNumberReused) {
+            false => job.attempt + 1,
+            true => job.counted_attempts,
+        };
         job.unaccepted = 0;
         job.start_time.get_or_insert(now);
         job.attempt_start_time = Some(now);
@@ -180,7 +185,7 @@ impl Step {
         self.job.emitted.stage.clear();
         for index in 0..self.job.emitted.channels.len() {
             let channel = &mut self.job.emitted.channels[index];
-            if std::mem::take(&mut channel.bytes) > 0 {
+            if std::mem::take(&mut channel.bytes) > 0 && !mutants::is(Mutant::OutputResetLeftOut) {
                 let channel = channel.name.clone();
                 self.emit(Body::OutputReset { channel, kept_bytes: 0 });
             }
@@ -283,6 +288,9 @@ impl Step {
             job.end_time = Some(self.now);
         }
         if state != State::Pending && state != State::Running && state != State::Cancelling {
+            job.granted = false;
+        }
+        if state == State::Cancelling && mutants::is(Mutant::KeyReleasedTwice) {
             job.granted = false;
         }
         job.state_sequence = job.sequence() + 1;

@@ -15,7 +15,7 @@ use crate::job::{LeaseToken, Metrics, Progress};
 use crate::proto::work_request::Message;
 use crate::worker::source::{Error, LeasedJob};
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -54,7 +54,7 @@ struct Pages {
     draining: bool,
     drain_due: bool,
     arrived: VecDeque<LeasedJob>,
-    held: HashMap<LeaseToken, Held>,
+    held: BTreeMap<LeaseToken, Held>,
     /// Leases of which something is to be said on their own.
     speaking: VecDeque<LeaseToken>,
     /// Leases that a heartbeat has still to name, and whether there is to be one without any.

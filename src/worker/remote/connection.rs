@@ -1,13 +1,25 @@
 //! The connection that the streams share, and which they leave for a new one when nothing comes over it any more.
 
 use crate::proto::worker_service_client::WorkerServiceClient;
+use http::{Request, Response};
 use parking_lot::Mutex;
 use std::fmt;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use tonic::Status;
+use tonic::body::Body;
+use tower::ServiceExt;
+use tower::util::BoxCloneSyncService;
 
 /// The largest message that is taken: an assignment has an input of 1 MiB at most.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
+
+/// Whatever carries calls to a server: one connection, or what does as one.
+pub type Channel = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
+
+/// A connection by tonic as one of these.
+pub fn by_tonic(channel: tonic::transport::Channel) -> Channel {
+    Channel::new(channel.map_err(|error| Status::from_error(error.into())))
+}
 
 /// Calls the server.
 pub type Client = WorkerServiceClient<Channel>;

@@ -2,6 +2,7 @@
 
 use super::book::Book;
 use super::connection::{Client, Connection};
+use crate::engine::Chance;
 use crate::proto::{self, work_response::Message};
 use crate::worker::backoff::Backoff;
 use futures_util::{StreamExt, stream};
@@ -29,7 +30,7 @@ impl<F: Fn()> Drop for Ended<F> {
 }
 
 /// Keeps a `Work` stream, for ever.
-pub async fn work(book: Arc<Book>, connection: Arc<Connection>) {
+pub async fn work(book: Arc<Book>, connection: Arc<Connection>, chance: Chance) {
     book.is_wanted().await;
     let mut backoff = Backoff::default();
     loop {
@@ -38,7 +39,7 @@ pub async fn work(book: Arc<Book>, connection: Arc<Connection>) {
             Ok(()) => tracing::debug!("the server has ended the stream of work"),
             Err(status) => tracing::warn!(%status, "the stream of work broke; trying again"),
         }
-        backoff.pause_after(began.elapsed()).await;
+        backoff.pause_after(began.elapsed(), chance()).await;
     }
 }
 
@@ -128,13 +129,14 @@ fn take(book: &Book, message: Message) -> Result<(), Status> {
 }
 
 /// Keeps an `Emit` stream while there is something to send, for ever.
-pub async fn emit(book: Arc<Book>, connection: Arc<Connection>) {
+pub async fn emit(book: Arc<Book>, connection: Arc<Connection>, chance: Chance) {
     let mut backoff = Backoff::default();
     loop {
         book.has_output().await;
         let began = Instant::now();
         let (client, left) = connection.client();
         let emitted = tokio::select! {
+            biased;
             emitted = one_emit(&book, client) => emitted,
             // Whether somebody is there at the other end shows on the other stream.
             () = left.cancelled() => Err(Status::deadline_exceeded("the server was silent")),
@@ -142,7 +144,7 @@ pub async fn emit(book: Arc<Book>, connection: Arc<Connection>) {
         if let Err(status) = emitted {
             tracing::warn!(%status, "the stream of output broke; trying again");
         }
-        backoff.pause_after(began.elapsed()).await;
+        backoff.pause_after(began.elapsed(), chance()).await;
     }
 }
 

@@ -7,6 +7,7 @@ use crate::proto::work_request::{Hello, Message};
 use crate::proto::work_response::{Ack, Message as Answer, Welcome};
 use crate::proto::worker_service_server::{WorkerService, WorkerServiceServer};
 use crate::proto::*;
+use crate::worker::remote::connection::{Channel, by_tonic};
 use futures_util::{StreamExt, stream};
 use hyper_util::rt::TokioIo;
 use std::io;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
 /// How often a worker gives a sign here.
@@ -73,7 +74,7 @@ impl Far {
                     Ok(TokioIo::new(near))
                 }
             });
-            Endpoint::from_static("http://far").connect_with_connector_lazy(connect)
+            by_tonic(Endpoint::from_static("http://far").connect_with_connector_lazy(connect))
         }
     }
 

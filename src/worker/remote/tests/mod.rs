@@ -15,7 +15,8 @@ fn kinds() -> Arc<[String]> {
 }
 
 fn source(far: &Far) -> RemoteSource {
-    RemoteSource::dialing(far.dial(), Identity { worker_id: "near".into(), ..Default::default() })
+    let identity = Identity { worker_id: "near".into(), ..Default::default() };
+    RemoteSource::over(far.dial(), identity, Arc::new(SystemClock::new()), Arc::new(rand::random))
 }
 
 /// A source with one job that it was assigned on the stream that is still open.
