@@ -1,0 +1,365 @@
+//! Somebody who starts, watches, cancels, lists, repeats and forgets jobs, and who knows what an answer that did not come means:
+//! perhaps.
+
+use crate::ledger::{Ledger, is_final};
+use crate::lots::Lots;
+use crate::machine::DAY;
+use crate::network::{Link, Network};
+use crate::time::BEGIN;
+use crate::view::View;
+use longhaul::proto::job_service_client::JobServiceClient;
+use longhaul::proto::start_job_request::Payload;
+use longhaul::proto::*;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tonic::{Code, Response, Status};
+
+/// How long a client waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// After how long a watch should have ended, once nothing goes wrong any more.
+pub const END: Duration = Duration::from_secs(400);
+/// In how many groups jobs are listed and watched.
+pub const GROUPS: u64 = 2;
+
+/// What comes of a call.
+pub enum Told<T> {
+    Is(T),
+    Refused(Status),
+    /// It has happened or not.
+    Unknown,
+}
+
+/// The client.
+#[derive(Clone)]
+pub struct Client {
+    pub name: String,
+    pub stub: JobServiceClient<Link>,
+    pub ledger: Arc<Ledger>,
+    pub network: Arc<Network>,
+    pub lots: Lots,
+    pub epoch: Instant,
+}
+
+impl Client {
+    /// Does one thing after the other until all is calm.
+    pub async fn live(self, wishes: u64) {
+        let mut wished = 0;
+        let mut watches = tokio::task::JoinSet::new();
+        while wished < wishes || self.network.is_stormy() {
+            tokio::time::sleep(self.lots.millis(0..400)).await;
+            match self.lots.among(0..20) {
+                0..8 if wished < wishes => {
+                    wished += 1;
+                    if let Some(job) = self.start(&format!("{}.{wished}", self.name)).await {
+                        let client = Self { lots: self.lots.fork(), ..self.clone() };
+                        if !self.lots.one_in(4) {
+                            watches.spawn(client.watch(job));
+                        }
+                    }
+                }
+                8..10 => self.cancel().await,
+                10..13 => self.look().await,
+                13 => self.list(self.lots.among(0..GROUPS)).await,
+                14 => self.retry(&mut wished).await,
+                15 if self.lots.one_in(3) => self.delete().await,
+                16..18 => {
+                    if let Some(job) = self.some_job() {
+                        watches.spawn(Self { lots: self.lots.fork(), ..self.clone() }.watch(job));
+                    }
+                }
+                _ => {}
+            }
+        }
+        while let Some(watched) = watches.join_next().await {
+            self.ledger.demand(watched.is_ok(), || "a watcher panicked".into());
+        }
+    }
+
+    /// What came of a call.
+    pub async fn call<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Told<T> {
+        match tokio::time::timeout(PATIENCE, call).await {
+            Err(_) => Told::Unknown,
+            Ok(Ok(response)) => Told::Is(response.into_inner()),
+            Ok(Err(status)) => match status.code() {
+                Code::Unavailable => Told::Unknown,
+                Code::NotFound | Code::FailedPrecondition => Told::Refused(status),
+                code => {
+                    self.ledger
+                        .blame(format!("an answer that nobody expects: {code:?} {}", status.message()));
+                    Told::Refused(status)
+                }
+            },
+        }
+    }
+
+    fn some_job(&self) -> Option<String> {
+        let tickets: Vec<String> =
+            self.ledger.wishes().into_values().filter_map(|wish| wish.ticket).collect();
+        (!tickets.is_empty()).then(|| self.lots.pick(&tickets).clone())
+    }
+
+    /// A request by lot.
+    fn request(&self, label: &str) -> StartJobRequest {
+        let lots = &self.lots;
+        let millis = |range| lots.millis(range).try_into().ok();
+        let some = |times, range| if lots.one_in(times) { millis(range) } else { None };
+        let retry_policy = RetryPolicy {
+            maximum_attempts: lots.among(1..5) as i32,
+            initial_interval: millis(1..1_000),
+            backoff_coefficient: 2.0,
+            maximum_interval: Some(prost_types::Duration { seconds: 2, nanos: 0 }),
+        };
+        let later = BEGIN.after(DAY + self.epoch.elapsed() + lots.millis(0..8_000)).as_micros();
+        let schedule_time =
+            prost_types::Timestamp { seconds: later / 1_000_000, nanos: (later % 1_000_000 * 1_000) as i32 };
+        let key = lots.among(0..10);
+        let (concurrency_key, concurrency_limit) = match key {
+            0 | 1 => ("one".to_owned(), 1),
+            2 => ("two".to_owned(), 2),
+            _ => (String::new(), 0),
+        };
+        let options = JobOptions {
+            priority: lots.among(0..3) as i32 - 1,
+            schedule_time: lots.one_in(8).then_some(schedule_time),
+            retry_policy: Some(retry_policy),
+            schedule_to_start_timeout: some(12, 4_000..20_000),
+            start_to_close_timeout: some(8, 1_000..6_000),
+            schedule_to_close_timeout: some(12, 5_000..30_000),
+            progress_timeout: some(10, 1_000..4_000),
+            concurrency_key,
+            concurrency_limit,
+            ..Default::default()
+        };
+        let group = lots.among(0..GROUPS).to_string();
+        StartJobRequest {
+            kind: (*lots.pick(&["work", "work", "work", "rare"])).to_owned(),
+            payload: Some(Payload::InputJson(format!(r#"{{"wish":"{label}"}}"#))),
+            options: Some(options),
+            request_id: if lots.one_in(3) { String::new() } else { label.to_owned() },
+            labels: [("wish".to_owned(), label.to_owned()), ("group".to_owned(), group)].into(),
+        }
+    }
+
+    /// Starts a job; where its request has an id, again and again until there is an answer.
+    async fn start(&self, label: &str) -> Option<String> {
+        let request = self.request(label);
+        self.ledger.wish(label);
+        loop {
+            let told = self.call(self.stub.clone().start_job(request.clone())).await;
+            match told {
+                Told::Is(job) => {
+                    self.ledger.note(|| format!("{} has {label}: {}", self.name, job.id));
+                    self.ledger.started(label, &job);
+                    self.ledger.shown(&Default::default(), &job);
+                    if !request.request_id.is_empty() && self.lots.one_in(4) {
+                        self.repeat(&request, label).await;
+                    }
+                    return Some(job.id);
+                }
+                Told::Refused(status) => {
+                    // A request id that is known, and whose job was forgotten.
+                    let gone =
+                        self.ledger.wishes()[label].ticket.is_none() && status.code() == Code::NotFound;
+                    self.ledger.demand(gone, || format!("{label} is refused: {status:?}"));
+                    return None;
+                }
+                Told::Unknown if request.request_id.is_empty() => return None,
+                Told::Unknown => tokio::time::sleep(self.lots.millis(10..500)).await,
+            }
+        }
+    }
+
+    /// Asks once more for what is there.
+    async fn repeat(&self, request: &StartJobRequest, label: &str) {
+        if let Told::Is(job) = self.call(self.stub.clone().start_job(request.clone())).await {
+            self.ledger.started(label, &job);
+        }
+    }
+
+    async fn cancel(&self) {
+        let Some(job_id) = self.some_job() else { return };
+        let before = self.ledger.told(&job_id);
+        let grace_period = self.lots.one_in(2).then(|| self.lots.millis(0..2_000).try_into().ok()).flatten();
+        let request = CancelJobRequest { job_id: job_id.clone(), grace_period, ..Default::default() };
+        match self.call(self.stub.clone().cancel_job(request)).await {
+            Told::Is(job) => {
+                self.ledger.note(|| format!("{} cancelled {job_id}: {:?}", self.name, job.state()));
+                self.ledger.shown(&before, &job);
+                self.ledger.cancelled(&job);
+            }
+            Told::Refused(status) => self.refused(&job_id, &status),
+            Told::Unknown => {}
+        }
+    }
+
+    /// Asks how a job is.
+    async fn look(&self) {
+        let Some(job_id) = self.some_job() else { return };
+        let before = self.ledger.told(&job_id);
+        let request = GetStatusRequest { job_id: job_id.clone(), ..Default::default() };
+        match self.call(self.stub.clone().get_status(request)).await {
+            Told::Is(job) => self.ledger.shown(&before, &job),
+            Told::Refused(status) => self.refused(&job_id, &status),
+            Told::Unknown => {}
+        }
+    }
+
+    fn refused(&self, job: &str, status: &Status) {
+        let gone = status.code() == Code::NotFound && self.ledger.told(job).may_be_gone;
+        self.ledger.demand(gone, || format!("{job} is refused: {status:?}"));
+    }
+
+    /// Repeats a job that has ended.
+    async fn retry(&self, wished: &mut u64) {
+        let Some(job_id) = self.some_job() else { return };
+        let request_id = format!("{}-again.{wished}", self.name);
+        *wished += 1;
+        let request = RetryJobRequest { job_id: job_id.clone(), request_id };
+        match self.call(self.stub.clone().retry_job(request)).await {
+            Told::Is(job) => {
+                self.ledger.demand(job.retry_of == job_id, || format!("{} repeats {}", job.id, job.retry_of));
+                self.ledger.note(|| format!("{} has {} again: {}", self.name, job_id, job.id));
+            }
+            // It has not ended, or is no more.
+            Told::Refused(_) | Told::Unknown => {}
+        }
+    }
+
+    async fn delete(&self) {
+        let Some(job_id) = self.some_job() else { return };
+        let Some((state, _)) = self.ledger.told(&job_id).outcome else { return };
+        self.ledger.demand(is_final(state), || format!("{job_id} has ended as {state:?}"));
+        self.ledger.may_be_gone(&job_id);
+        let _ = self.call(self.stub.clone().delete_job(DeleteJobRequest { job_id })).await;
+    }
+
+    /// Lists a group, page by page: whatever was there throughout is on exactly one page.
+    async fn list(&self, group: u64) {
+        let wishes = self.ledger.wishes();
+        let Some(jobs) = self.all(group).await else { return };
+        self.check_list(&jobs);
+        let found: BTreeSet<&String> = jobs.iter().filter_map(|job| job.labels.get("wish")).collect();
+        let listed: BTreeSet<&String> = jobs.iter().map(|job| &job.id).collect();
+        // Whether it is of this group its own answer tells.
+        for (label, wish) in &wishes {
+            if let Some(ticket) = &wish.ticket
+                && found.contains(label)
+            {
+                let told = self.ledger.told(ticket);
+                self.ledger.demand(listed.contains(ticket) || told.may_be_gone, || {
+                    format!("{ticket} is not listed")
+                });
+            }
+        }
+    }
+
+    fn check_list(&self, jobs: &[Job]) {
+        let ids: BTreeSet<&String> = jobs.iter().map(|job| &job.id).collect();
+        self.ledger.demand(ids.len() == jobs.len(), || "a job is on two pages".into());
+        let times = |job: &Job| job.create_time.map(|time| (time.seconds, time.nanos));
+        let ordered = jobs.is_sorted_by(|newer, older| times(newer) >= times(older));
+        self.ledger.demand(ordered, || "a list is not in order".into());
+    }
+
+    /// All jobs of a group, or of all groups past the last.
+    pub async fn all(&self, group: u64) -> Option<Vec<Job>> {
+        let labels = [("group".to_owned(), group.to_string())];
+        let filter = JobFilter {
+            labels: if group < GROUPS { labels.into() } else { Default::default() },
+            ..Default::default()
+        };
+        let page_size = self.lots.among(1..9) as i32;
+        let mut request = ListJobsRequest { filter: Some(filter), page_size, ..Default::default() };
+        let mut jobs = Vec::new();
+        loop {
+            let page = match self.call(self.stub.clone().list_jobs(request.clone())).await {
+                Told::Is(page) => page,
+                Told::Refused(_) | Told::Unknown => return None,
+            };
+            jobs.extend(page.jobs);
+            if page.next_page_token.is_empty() {
+                return Some(jobs);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// The whole history of a job.
+    pub async fn history(&self, job_id: &str) -> Option<Vec<JobEvent>> {
+        let page_size = self.lots.among(1..50) as i32;
+        let mut request = ListJobEventsRequest { job_id: job_id.to_owned(), page_size, ..Default::default() };
+        let mut events = Vec::new();
+        loop {
+            let page = match self.call(self.stub.clone().list_job_events(request.clone())).await {
+                Told::Is(page) => page,
+                Told::Refused(_) | Told::Unknown => return None,
+            };
+            events.extend(page.events);
+            if page.next_after_sequence == 0 {
+                return Some(events);
+            }
+            request.after_sequence = page.next_after_sequence;
+        }
+    }
+
+    /// Watches a job over every break, to its end.
+    pub async fn watch(self, job: String) {
+        let from = match self.lots.among(0..3) {
+            0 => None,
+            _ => Some(0),
+        };
+        let slow = self.lots.one_in(6);
+        let mut view = View::new(job.clone(), from, Arc::clone(&self.ledger));
+        let followed = tokio::time::timeout(END, async {
+            while !self.follow(&mut view, slow).await {
+                tokio::time::sleep(self.lots.millis(5..300)).await;
+            }
+        });
+        if followed.await.is_err() && !self.network.is_stormy() {
+            self.ledger.blame(format!("{} still waits for the end of {job}", self.name));
+        }
+    }
+
+    /// One stream of a watch; true where there is no more to come.
+    async fn follow(&self, view: &mut View, slow: bool) -> bool {
+        let minimum_interval = self.lots.one_in(2).then_some(prost_types::Duration::default());
+        let request = WatchJobRequest {
+            job_id: view.job.clone(),
+            after_sequence: view.cursor,
+            minimum_interval,
+            ..Default::default()
+        };
+        let before = self.ledger.told(&view.job);
+        let mut stream = match self.call(self.stub.clone().watch_job(request)).await {
+            Told::Is(stream) => stream,
+            Told::Refused(status) => {
+                self.refused(&view.job, &status);
+                return true;
+            }
+            Told::Unknown => return false,
+        };
+        view.begin(before);
+        loop {
+            match stream.message().await {
+                Ok(Some(event)) => view.take(&event),
+                Ok(None) => {
+                    view.end();
+                    return true;
+                }
+                Err(status) if status.code() == Code::Unavailable => return false,
+                Err(status) => {
+                    self.refused(&view.job, &status);
+                    return true;
+                }
+            }
+            if slow && self.lots.one_in(10) {
+                tokio::time::sleep(self.lots.millis(500..8_000)).await;
+            } else if self.network.is_stormy() && self.lots.one_in(60) {
+                // It resumes from any message.
+                return false;
+            }
+        }
+    }
+}

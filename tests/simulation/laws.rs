@@ -1,0 +1,158 @@
+//! What must be true of every job in the end, by its history, its status, and what everybody was told of it.
+
+use crate::client::{Client, GROUPS, Told};
+use crate::ledger::is_final;
+use longhaul::proto::job::{State, View};
+use longhaul::proto::job_event::Event;
+use longhaul::proto::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How often a job is read at most until it stands still.
+const READS_MAX: usize = 20;
+
+impl Client {
+    /// Holds all that is kept against all that was told.
+    pub async fn check_all(&self) {
+        let Some(jobs) = self.all(GROUPS).await else {
+            return self.ledger.blame("the jobs cannot be listed".into());
+        };
+        let mut by_wish: BTreeMap<&str, Vec<&Job>> = BTreeMap::new();
+        for job in jobs.iter().filter(|job| job.retry_of.is_empty()) {
+            let wish = job.labels.get("wish").map_or("", String::as_str);
+            by_wish.entry(wish).or_default().push(job);
+        }
+        let wishes = self.ledger.wishes();
+        for (wish, jobs) in &by_wish {
+            self.ledger.demand(wishes.contains_key(*wish), || format!("{wish:?} was wished for by nobody"));
+            self.ledger.demand(jobs.len() == 1, || format!("{wish} has {} jobs", jobs.len()));
+        }
+        for (label, wish) in &wishes {
+            let Some(ticket) = &wish.ticket else { continue };
+            let found =
+                by_wish.get(label.as_str()).is_some_and(|jobs| jobs.iter().any(|job| job.id == *ticket));
+            let told = self.ledger.told(ticket);
+            self.ledger.demand(found || told.may_be_gone, || format!("{ticket} of {label} is lost"));
+        }
+        let there: BTreeSet<&String> = jobs.iter().map(|job| &job.id).collect();
+        for (job, last) in self.ledger.seen() {
+            let told = self.ledger.told(&job);
+            self.ledger.demand(last == 0 || there.contains(&job) || told.may_be_gone, || {
+                format!("{job} was watched and is lost")
+            });
+        }
+        for job in &jobs {
+            self.check(job).await;
+        }
+    }
+
+    async fn check(&self, listed: &Job) {
+        let id = &listed.id;
+        let Some((job, events)) = self.read(id).await else {
+            return self.ledger.blame(format!("{id} cannot be read"));
+        };
+        let demand = |holds: bool, what: &str| {
+            self.ledger.demand(holds, || format!("{id}: {what}; its history is {}", told(&events)));
+        };
+        let (mut state, mut attempt, mut output) = (State::Unspecified, 0, Vec::new());
+        let mut writer: Option<String> = None;
+        for (event, number) in events.iter().zip(1..) {
+            demand(event.sequence == number, "its events are not numbered without a gap");
+            demand(!is_final(state), "it goes on after its end");
+            self.ledger.saw(event);
+            match event.event.as_ref() {
+                Some(Event::StateChange(change)) => {
+                    demand(change.previous_state() == state, "it leaves a state that it is not in");
+                    state = change.state();
+                    if state == State::Running {
+                        demand(event.attempt == attempt + 1, "its attempts are not numbered without a gap");
+                        attempt = event.attempt;
+                        writer = None;
+                    }
+                }
+                Some(Event::Output(piece)) if piece.channel.is_empty() => {
+                    demand(piece.offset == output.len() as i64, "its output has a gap");
+                    output.extend_from_slice(&piece.data);
+                    let text = String::from_utf8_lossy(&piece.data).into_owned();
+                    for word in text.split_terminator(' ') {
+                        let nonce = word.split('/').next().unwrap_or_default();
+                        let one = writer.get_or_insert_with(|| nonce.to_owned());
+                        demand(one == nonce, "two have written in one attempt");
+                    }
+                }
+                Some(Event::OutputReset(reset)) if reset.channel.is_empty() => {
+                    demand(reset.kept_bytes <= output.len() as i64, "a reset keeps more than there is");
+                    output.truncate(reset.kept_bytes as usize);
+                }
+                _ => demand(
+                    matches!(state, State::Running | State::Cancelling),
+                    "something was sent while it was not at work",
+                ),
+            }
+            demand(event.attempt == attempt, "an event is of another attempt");
+        }
+        demand(state == job.state(), "its status is not that of its history");
+        demand(job.attempt == attempt, "its attempt is not that of its history");
+        let limit = job.options.as_ref().and_then(|options| options.retry_policy.as_ref());
+        let limit = limit.map_or(i32::MAX, |retry| retry.maximum_attempts);
+        demand(job.counted_attempts <= limit, "it was tried too often");
+        for time in [&job.queue_duration, &job.run_duration].into_iter().flatten() {
+            demand(time.seconds >= 0 && time.nanos >= 0, "it took less than no time");
+        }
+        if state == State::Succeeded {
+            self.check_result(&job, &output);
+        }
+    }
+
+    /// A job and its history as they are at one moment: it may go on while they are read.
+    async fn read(&self, id: &str) -> Option<(Job, Vec<JobEvent>)> {
+        for _ in 0..READS_MAX {
+            let before = self.ledger.told(id);
+            let events = self.history(id).await?;
+            let request = GetStatusRequest { job_id: id.to_owned(), view: View::Full.into() };
+            let Told::Is(job) = self.call(self.stub.clone().get_status(request)).await else { return None };
+            self.ledger.shown(&before, &job);
+            if job.sequence == events.len() as i64 {
+                return Some((job, events));
+            }
+        }
+        None
+    }
+
+    /// What it has made is what the attempt that completed it has written, all of it and nothing else.
+    fn check_result(&self, job: &Job, output: &[u8]) {
+        let nonce = job.result.as_ref().and_then(|result| match result.kind.as_ref()? {
+            prost_types::value::Kind::StructValue(fields) => fields.fields.get("nonce")?.kind.clone(),
+            _ => None,
+        });
+        let Some(prost_types::value::Kind::StringValue(nonce)) = nonce else {
+            return self.ledger.blame(format!("{} has another result than it was given", job.id));
+        };
+        let told = self.ledger.told(&job.id).completed;
+        self.ledger.demand(told.as_ref().is_none_or(|told| *told == nonce), || {
+            format!("{} succeeded for {nonce}, and {told:?} was told that it had", job.id)
+        });
+        let Some(attempt) = self.ledger.attempt(&nonce) else {
+            return self.ledger.blame(format!("{} has a result of {nonce}, which nobody is", job.id));
+        };
+        self.ledger
+            .demand(attempt.job == job.id, || format!("{nonce} had {} and not {}", attempt.job, job.id));
+        self.ledger.demand(attempt.text.as_bytes() == output, || {
+            let output = String::from_utf8_lossy(output);
+            format!("{} has the output {output:?} where {nonce} has written {:?}", job.id, attempt.text)
+        });
+    }
+}
+
+fn told(events: &[JobEvent]) -> String {
+    let one = |event: &JobEvent| match &event.event {
+        Some(Event::StateChange(change)) => format!("{:?} ({})", change.state(), change.reason),
+        Some(Event::Output(piece)) => format!("+{}", piece.data.len()),
+        Some(Event::OutputReset(_)) => "reset".to_owned(),
+        _ => "other".to_owned(),
+    };
+    events
+        .iter()
+        .map(|event| format!("{}.{} {}", event.attempt, event.sequence, one(event)))
+        .collect::<Vec<_>>()
+        .join(", ")
+}

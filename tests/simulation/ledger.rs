@@ -1,0 +1,269 @@
+//! What everybody was told, in the order of the run's time; whatever contradicts it is written down with it.
+
+use crate::lots::Lots;
+use longhaul::proto::job::State;
+use longhaul::proto::*;
+use parking_lot::Mutex;
+use prost::Message;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The ledger of a run.
+pub struct Ledger {
+    began: Instant,
+    /// Shows the trace as it grows.
+    shown: bool,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// Of the trace up to now.
+    checksum: crc32fast::Hasher,
+    /// What happened at this very time. Who of several comes first then is nobody's affair, so it is sorted.
+    time: Duration,
+    lines: Vec<String>,
+    violations: Vec<String>,
+    wishes: BTreeMap<String, Wish>,
+    jobs: BTreeMap<String, Told>,
+    attempts: BTreeMap<String, Attempt>,
+}
+
+/// A job that somebody wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    pub ticket: Option<String>,
+}
+
+/// What was told of a job.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// The last event that somebody has seen.
+    pub sequence: i64,
+    pub outcome: Option<(State, i64)>,
+    pub cancelled: bool,
+    /// Somebody has asked that it be forgotten.
+    pub may_be_gone: bool,
+    /// The attempt of which it was told that it has succeeded.
+    pub completed: Option<String>,
+    /// Kept events as they were shown.
+    events: BTreeMap<i64, Vec<u8>>,
+}
+
+/// What an attempt has written, by its own account.
+#[derive(Clone, Debug, Default)]
+pub struct Attempt {
+    pub job: String,
+    pub text: String,
+}
+
+pub fn is_final(state: State) -> bool {
+    matches!(state, State::Succeeded | State::Failed | State::Cancelled | State::Expired)
+}
+
+impl Kept {
+    /// The time goes on.
+    fn pass(&mut self, shown: bool) {
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.sort_unstable();
+        for line in lines {
+            let line = format!("{:>9.3} {line}\n", self.time.as_secs_f64());
+            self.checksum.update(line.as_bytes());
+            if shown {
+                print!("{line}");
+            }
+        }
+    }
+}
+
+impl Ledger {
+    pub fn new(shown: bool) -> Self {
+        Self { began: Instant::now(), shown, kept: Mutex::default() }
+    }
+
+    /// Writes a line into the trace.
+    pub fn note(&self, line: impl FnOnce() -> String) {
+        let line = line();
+        let mut kept = self.kept.lock();
+        let now = self.began.elapsed();
+        if now > kept.time {
+            kept.pass(self.shown);
+            kept.time = now;
+        }
+        kept.lines.push(line);
+    }
+
+    /// Writes a line that is long, where somebody reads it.
+    pub fn show(&self, line: impl FnOnce() -> String) {
+        if self.shown {
+            self.note(line);
+        }
+    }
+
+    /// Something is not as it must be.
+    pub fn blame(&self, what: String) {
+        self.note(|| format!("VIOLATION: {what}"));
+        let mut kept = self.kept.lock();
+        // One is enough to fail, and a broken promise is seldom broken once.
+        if kept.violations.len() < 10 {
+            kept.violations.push(what);
+        }
+    }
+
+    pub fn demand(&self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.blame(what());
+        }
+    }
+
+    pub fn violations(&self) -> Vec<String> {
+        self.kept.lock().violations.clone()
+    }
+
+    pub fn checksum(&self) -> u32 {
+        let mut kept = self.kept.lock();
+        kept.pass(self.shown);
+        kept.checksum.clone().finalize()
+    }
+
+    pub fn wish(&self, label: &str) {
+        self.kept.lock().wishes.entry(label.to_owned()).or_default();
+    }
+
+    pub fn wishes(&self) -> BTreeMap<String, Wish> {
+        self.kept.lock().wishes.clone()
+    }
+
+    /// A start was answered.
+    pub fn started(&self, label: &str, job: &Job) {
+        let before = {
+            let mut kept = self.kept.lock();
+            let wish = kept.wishes.get_mut(label).expect("it was wished for");
+            wish.ticket.replace(job.id.clone())
+        };
+        self.demand(before.as_ref().is_none_or(|before| *before == job.id), || {
+            format!("{label} has jobs {before:?} and {}", job.id)
+        });
+        let found = job.labels.get("wish");
+        self.demand(found.is_some_and(|found| found == label), || {
+            format!("{label} is answered by {found:?}")
+        });
+    }
+
+    /// What is known of a job at this moment.
+    pub fn told(&self, job: &str) -> Told {
+        let kept = self.kept.lock();
+        let Some(told) = kept.jobs.get(job) else { return Told::default() };
+        Told { events: BTreeMap::new(), ..told.clone() }
+    }
+
+    /// A job was shown to somebody who asked when `before` was known.
+    pub fn shown(&self, before: &Told, job: &Job) {
+        let (id, state, sequence) = (&job.id, job.state(), job.sequence);
+        self.demand(sequence >= before.sequence, || {
+            format!("{id} is at {sequence}, and was at {} before", before.sequence)
+        });
+        if let Some(outcome) = before.outcome {
+            self.demand((state, sequence) == outcome, || {
+                format!("{id} had ended as {outcome:?} and is {state:?} at {sequence}")
+            });
+        }
+        let may_be = matches!(state, State::Cancelling | State::Cancelled);
+        self.demand(!before.cancelled || may_be, || format!("{id} was cancelled and is {state:?}"));
+        if let Some(nonce) = &before.completed {
+            self.demand(state == State::Succeeded, || {
+                format!("{id} is {state:?}, and {nonce} was told that it had succeeded")
+            });
+        }
+        let outcome = is_final(state).then_some((state, sequence));
+        let known = {
+            let mut kept = self.kept.lock();
+            let told = kept.jobs.entry(id.clone()).or_default();
+            told.sequence = told.sequence.max(sequence);
+            let known = told.outcome;
+            told.outcome = known.or(outcome);
+            known
+        };
+        if let (Some(known), Some(outcome)) = (known, outcome) {
+            self.demand(known == outcome, || format!("{id} ended as {known:?} and as {outcome:?}"));
+        }
+    }
+
+    /// A cancel was answered.
+    pub fn cancelled(&self, job: &Job) {
+        let state = job.state();
+        let is = matches!(state, State::Cancelling | State::Cancelled);
+        self.demand(is || is_final(state), || format!("{} was cancelled and is {state:?}", job.id));
+        let mut kept = self.kept.lock();
+        kept.jobs.entry(job.id.clone()).or_default().cancelled |= is;
+    }
+
+    /// Somebody asks that a job be forgotten.
+    pub fn may_be_gone(&self, job: &str) {
+        self.kept.lock().jobs.entry(job.to_owned()).or_default().may_be_gone = true;
+    }
+
+    /// A worker was told that its attempt has succeeded.
+    pub fn completed(&self, job: &str, nonce: &str) {
+        let before = {
+            let mut kept = self.kept.lock();
+            let told = kept.jobs.entry(job.to_owned()).or_default();
+            told.completed.replace(nonce.to_owned())
+        };
+        self.demand(before.as_ref().is_none_or(|before| before == nonce), || {
+            format!("{job} succeeded for {before:?} and for {nonce}")
+        });
+    }
+
+    /// A kept event was shown.
+    pub fn saw(&self, event: &JobEvent) {
+        let bytes = event.encode_to_vec();
+        let same = {
+            let mut kept = self.kept.lock();
+            let told = kept.jobs.entry(event.job_id.clone()).or_default();
+            told.sequence = told.sequence.max(event.sequence);
+            let known = told.events.entry(event.sequence).or_insert_with(|| bytes.clone());
+            *known == bytes
+        };
+        self.demand(same, || format!("{} shows another event {} than before", event.job_id, event.sequence));
+    }
+
+    /// Somebody was shown the last event of a job.
+    pub fn ended(&self, job: &str, state: State, sequence: i64) {
+        let known = {
+            let mut kept = self.kept.lock();
+            let told = kept.jobs.entry(job.to_owned()).or_default();
+            *told.outcome.get_or_insert((state, sequence))
+        };
+        self.demand(known == (state, sequence), || {
+            format!("{job} ended as {known:?} and as {state:?} at {sequence}")
+        });
+    }
+
+    /// The last event that anybody has seen of each job.
+    pub fn seen(&self) -> BTreeMap<String, i64> {
+        let kept = self.kept.lock();
+        let last = |told: &Told| told.events.keys().next_back().copied().unwrap_or(0);
+        kept.jobs.iter().map(|(job, told)| (job.clone(), last(told))).collect()
+    }
+
+    /// An attempt begins, as its worker has it; returns the name that it goes by.
+    pub fn begin_attempt(&self, worker: &str, job: &str, lots: &Lots) -> String {
+        let nonce = format!("{worker}-{:08x}", lots.number() as u32);
+        let attempt = Attempt { job: job.to_owned(), text: String::new() };
+        self.kept.lock().attempts.insert(nonce.clone(), attempt);
+        nonce
+    }
+
+    /// It is about to write this.
+    pub fn writes(&self, nonce: &str, text: &str) {
+        if let Some(attempt) = self.kept.lock().attempts.get_mut(nonce) {
+            attempt.text.push_str(text);
+        }
+    }
+
+    pub fn attempt(&self, nonce: &str) -> Option<Attempt> {
+        self.kept.lock().attempts.get(nonce).cloned()
+    }
+}

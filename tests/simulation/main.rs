@@ -1,0 +1,148 @@
+//! The whole of longhaul but its sockets, simulated: engine, store, services, workers elsewhere, watchers and clients in one
+//! thread on a time of its own, everything by lot from one seed. What anybody is told is held against what is promised.
+//!
+//! A machine of the server and its processes are in `machine` and `disk`, what lies between in `network`, who is there in
+//! `client`, `crowd`, `script` and `stranger`, what must be true in `ledger`, `view`, `laws` and `promptness`.
+
+mod client;
+mod crowd;
+mod disk;
+mod laws;
+mod ledger;
+mod lots;
+mod machine;
+mod network;
+mod promptness;
+mod script;
+mod stranger;
+mod time;
+mod view;
+mod world;
+
+use clap::Parser;
+use longhaul::mutants::{self, Mutant};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use world::{Report, run};
+
+/// How many seeds are run unless somebody says otherwise.
+const SEEDS: u64 = 2_000;
+/// Within how many seeds a mutant must be found.
+const MUTANT_SEEDS: u64 = 500;
+/// One seed in so many is run twice, which must come to the same.
+const TWICE: u64 = 20;
+
+#[derive(Parser)]
+struct Options {
+    /// Runs this seed alone, and shows what happens.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Runs so many seeds.
+    #[arg(long, default_value_t = SEEDS)]
+    seeds: u64,
+    /// Begins with this one.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Puts this fault in, which must be found.
+    #[arg(long)]
+    mutant: Option<String>,
+    /// Puts no fault in by itself.
+    #[arg(long)]
+    no_mutants: bool,
+    /// How many seeds are run at a time.
+    #[arg(long, default_value_t = 2)]
+    threads: u64,
+    /// What cargo gives to tests that are its own.
+    #[arg(hide = true)]
+    _filters: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    std::panic::set_hook(Box::new(|panic| {
+        if panic.payload_as_str() != Some(script::SCRIPTED) {
+            PANICKED.store(true, Ordering::SeqCst);
+            eprintln!("{panic}");
+        }
+    }));
+    let mutant = options.mutant.as_deref().map(named);
+    mutants::put_in(mutant);
+    if let Some(seed) = options.seed {
+        let Report { checksum, violations } = run(seed, true);
+        violations.iter().for_each(|violation| println!("violation: {violation}"));
+        println!("seed {seed}: {} violations, trace {checksum:08x}", violations.len());
+        return if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let mut failed = 0;
+    let mut passed = 0;
+    let mut count = |good: bool| if good { passed += 1 } else { failed += 1 };
+    if mutant.is_none() {
+        let began = Instant::now();
+        let found = search(&options, options.from..options.from + options.seeds, false);
+        println!("simulation: {} seeds in {:.1?}", options.seeds, began.elapsed());
+        count(found.is_none());
+    }
+    for (mutant, name) in Mutant::ALL {
+        if options.no_mutants && options.mutant.is_none()
+            || options.mutant.as_deref().is_some_and(|one| one != name)
+        {
+            continue;
+        }
+        mutants::put_in(Some(mutant));
+        let found = search(&options, 0..MUTANT_SEEDS, true);
+        match &found {
+            Some((seed, _, why)) => println!("mutant {name:?}: found by seed {seed}: {why}"),
+            None => println!("mutant {name:?}: NOT found by {MUTANT_SEEDS} seeds"),
+        }
+        count(found.is_some());
+    }
+    println!("test result: {}. {passed} passed; {failed} failed", if failed == 0 { "ok" } else { "FAILED" });
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Something in the server, or in a test, has panicked.
+static PANICKED: AtomicBool = AtomicBool::new(false);
+
+fn named(name: &str) -> Mutant {
+    let known = Mutant::ALL.into_iter().find(|(_, known)| *known == name);
+    known.unwrap_or_else(|| panic!("{name:?} is none of {:?}", Mutant::ALL.map(|(_, known)| known))).0
+}
+
+type Found = Option<(u64, Duration, String)>;
+
+/// Runs seeds until one of them finds something, or none does.
+fn search(options: &Options, seeds: std::ops::Range<u64>, is_mutant: bool) -> Found {
+    let next = AtomicU64::new(seeds.start);
+    let found: parking_lot::Mutex<Found> = parking_lot::Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..options.threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    if seed >= seeds.end || found.lock().is_some() {
+                        return;
+                    }
+                    let began = Instant::now();
+                    let mut report = run(seed, false);
+                    if seed % TWICE == 0 && !is_mutant && run(seed, false) != report {
+                        report.violations.push("the same seed comes to two different runs".into());
+                    }
+                    if PANICKED.swap(false, Ordering::SeqCst) && !is_mutant {
+                        report.violations.push("something has panicked".into());
+                    }
+                    if report.violations.is_empty() {
+                        continue;
+                    }
+                    if !is_mutant {
+                        report.violations.iter().for_each(|violation| println!("seed {seed}: {violation}"));
+                        println!("again: cargo test --features mutants --test simulation -- --seed {seed}");
+                    }
+                    *found.lock() = Some((seed, began.elapsed(), report.violations.swap_remove(0)));
+                    return;
+                }
+            });
+        }
+    });
+    found.into_inner()
+}

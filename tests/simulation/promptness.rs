@@ -1,0 +1,78 @@
+//! Once all is calm, nothing that happens waits for a look that only makes up for a lost hint.
+
+use crate::client::{Client, Told};
+use crate::ledger::Ledger;
+use crate::machine::Machine;
+use longhaul::proto::job_event::Event;
+use longhaul::proto::start_job_request::Payload;
+use longhaul::proto::*;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Workers look by themselves after five seconds, watchers after one: a hint takes far less.
+const PROMPT: Duration = Duration::from_millis(600);
+/// How many events of a watched job are at hand at most.
+const AT_HAND_MAX: usize = 64;
+
+/// Starts jobs one after the other, beside idle workers, and watches each.
+pub async fn check(client: &Client, machine: &Machine, ledger: &Ledger) {
+    // Whoever was silent is heard again.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    for number in 0..3 {
+        let label = format!("prompt.{number}");
+        ledger.wish(&label);
+        let request = StartJobRequest {
+            kind: "work".to_owned(),
+            payload: Some(Payload::InputJson("{}".to_owned())),
+            request_id: label.clone(),
+            labels: [("wish".to_owned(), label.clone())].into(),
+            ..Default::default()
+        };
+        let began = Instant::now();
+        let Told::Is(job) = client.call(client.stub.clone().start_job(request)).await else {
+            return ledger.blame("a job cannot be started though all is calm".into());
+        };
+        ledger.started(&label, &job);
+        watch(client, machine, ledger, &job.id, began).await;
+    }
+}
+
+async fn watch(client: &Client, machine: &Machine, ledger: &Ledger, job: &str, began: Instant) {
+    let request = WatchJobRequest { job_id: job.to_owned(), after_sequence: Some(0), ..Default::default() };
+    let Told::Is(mut stream) = client.call(client.stub.clone().watch_job(request)).await else {
+        return ledger.blame("a job cannot be watched though all is calm".into());
+    };
+    let mut waits = true;
+    while let Ok(Some(event)) = stream.message().await {
+        let Some(process) = machine.process.lock().clone() else { continue };
+        let figures = process.engine.figures();
+        ledger.demand(figures.events_at_hand <= figures.watches * AT_HAND_MAX, || {
+            format!("{} events are at hand for {} watches", figures.events_at_hand, figures.watches)
+        });
+        let is_kept = !matches!(
+            event.event,
+            Some(
+                Event::Snapshot(_)
+                    | Event::Progress(_)
+                    | Event::Metrics(_)
+                    | Event::Keepalive(_)
+                    | Event::QueueUpdate(_)
+            )
+        );
+        let late = longhaul::clock::Clock::now(process.clock.as_ref()).as_micros() - micros(&event);
+        ledger.demand(!is_kept || late < PROMPT.as_micros() as i64, || {
+            format!("event {} of {job} is shown {late} us late", event.sequence)
+        });
+        if let Some(Event::StateChange(change)) = &event.event
+            && change.state() == job::State::Running
+            && std::mem::take(&mut waits)
+        {
+            let waited = began.elapsed();
+            ledger.demand(waited < PROMPT, || format!("{job} waited {waited:?} beside idle workers"));
+        }
+    }
+}
+
+fn micros(event: &JobEvent) -> i64 {
+    event.event_time.map_or(0, |time| time.seconds * 1_000_000 + i64::from(time.nanos) / 1_000)
+}
