@@ -13,9 +13,11 @@ struct Room {
 const PROTOCOL: &[&str] = &["tonic", "prost", "hyper", "http"];
 
 const ROOMS: &[Room] = &[
+    // Faults that the simulation puts in; in no build that is shipped.
+    Room { name: "mutants", may: &[], never: &["tokio", "rand", "tonic", "prost", "rusqlite", "hyper", "clap"] },
     Room {
         name: "job",
-        may: &[],
+        may: &["mutants"],
         never: &["tokio", "rand", "tonic", "prost", "rusqlite", "async_trait", "hyper", "clap"],
     },
     Room {
@@ -26,7 +28,7 @@ const ROOMS: &[Room] = &[
     Room { name: "clock", may: &["job"], never: PROTOCOL },
     Room {
         name: "engine",
-        may: &["job", "store", "clock"],
+        may: &["job", "store", "clock", "mutants"],
         never: &["rusqlite", "tonic", "prost", "hyper", "http", "clap", "prometheus_client"],
     },
     Room {

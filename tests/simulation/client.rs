@@ -7,6 +7,7 @@ use crate::machine::DAY;
 use crate::network::{Link, Network};
 use crate::time::BEGIN;
 use crate::view::View;
+use longhaul::proto::job::State;
 use longhaul::proto::job_service_client::JobServiceClient;
 use longhaul::proto::start_job_request::Payload;
 use longhaul::proto::*;
@@ -61,7 +62,11 @@ impl Client {
                 }
                 8..10 => self.cancel().await,
                 10..13 => self.look().await,
-                13 => self.list(self.lots.among(0..GROUPS)).await,
+                13 => self.list().await,
+                18 if wished < wishes => {
+                    wished += 1;
+                    self.start_batch(wished).await;
+                }
                 14 => self.retry(&mut wished).await,
                 15 if self.lots.one_in(3) => self.delete().await,
                 16..18 => {
@@ -145,24 +150,23 @@ impl Client {
     /// Starts a job; where its request has an id, again and again until there is an answer.
     async fn start(&self, label: &str) -> Option<String> {
         let request = self.request(label);
-        self.ledger.wish(label);
+        self.ledger.wish(label, &request.labels["group"], None);
         loop {
             let told = self.call(self.stub.clone().start_job(request.clone())).await;
             match told {
                 Told::Is(job) => {
-                    self.ledger.note(|| format!("{} has {label}: {}", self.name, job.id));
-                    self.ledger.started(label, &job);
-                    self.ledger.shown(&Default::default(), &job);
-                    if !request.request_id.is_empty() && self.lots.one_in(4) {
-                        self.repeat(&request, label).await;
+                    self.started(label, &job);
+                    if request.request_id.is_empty() || !self.lots.one_in(4) {
+                        return Some(job.id);
+                    }
+                    // Once more for what is there.
+                    if let Told::Is(same) = self.call(self.stub.clone().start_job(request)).await {
+                        self.ledger.started(label, &same);
                     }
                     return Some(job.id);
                 }
                 Told::Refused(status) => {
-                    // A request id that is known, and whose job was forgotten.
-                    let gone =
-                        self.ledger.wishes()[label].ticket.is_none() && status.code() == Code::NotFound;
-                    self.ledger.demand(gone, || format!("{label} is refused: {status:?}"));
+                    self.ledger.blame(format!("{label} is refused: {status:?}"));
                     return None;
                 }
                 Told::Unknown if request.request_id.is_empty() => return None,
@@ -171,10 +175,37 @@ impl Client {
         }
     }
 
-    /// Asks once more for what is there.
-    async fn repeat(&self, request: &StartJobRequest, label: &str) {
-        if let Told::Is(job) = self.call(self.stub.clone().start_job(request.clone())).await {
-            self.ledger.started(label, &job);
+    fn started(&self, label: &str, job: &Job) {
+        self.ledger.note(|| format!("{} has {label}: {}", self.name, job.id));
+        self.ledger.started(label, job);
+        self.ledger.shown(&Default::default(), job);
+    }
+
+    /// Starts several jobs, all or none.
+    async fn start_batch(&self, number: u64) {
+        let labels: Vec<String> =
+            (0..self.lots.among(2..5)).map(|index| format!("{}.batch{number}.{index}", self.name)).collect();
+        let requests: Vec<_> = labels.iter().map(|label| self.request(label)).collect();
+        let batch = Some(self.lots.number());
+        for (label, request) in labels.iter().zip(&requests) {
+            self.ledger.wish(label, &request.labels["group"], batch);
+        }
+        let again = requests.iter().all(|request| !request.request_id.is_empty());
+        loop {
+            let request = BatchStartJobsRequest { requests: requests.clone() };
+            match self.call(self.stub.clone().batch_start_jobs(request)).await {
+                Told::Is(started) => {
+                    labels.iter().zip(&started.jobs).for_each(|(label, job)| self.started(label, job));
+                    return self.ledger.demand(started.jobs.len() == labels.len(), || {
+                        format!("{} of {} jobs of a batch are answered", started.jobs.len(), labels.len())
+                    });
+                }
+                Told::Refused(status) => {
+                    return self.ledger.blame(format!("a batch is refused: {status:?}"));
+                }
+                Told::Unknown if !again => return,
+                Told::Unknown => tokio::time::sleep(self.lots.millis(10..500)).await,
+            }
         }
     }
 
@@ -235,24 +266,35 @@ impl Client {
         let _ = self.call(self.stub.clone().delete_job(DeleteJobRequest { job_id })).await;
     }
 
-    /// Lists a group, page by page: whatever was there throughout is on exactly one page.
-    async fn list(&self, group: u64) {
+    /// Lists jobs, page by page: whatever matched throughout is on exactly one page.
+    async fn list(&self) {
         let wishes = self.ledger.wishes();
-        let Some(jobs) = self.all(group).await else { return };
-        self.check_list(&jobs);
-        let found: BTreeSet<&String> = jobs.iter().filter_map(|job| job.labels.get("wish")).collect();
-        let listed: BTreeSet<&String> = jobs.iter().map(|job| &job.id).collect();
-        // Whether it is of this group its own answer tells.
-        for (label, wish) in &wishes {
-            if let Some(ticket) = &wish.ticket
-                && found.contains(label)
-            {
-                let told = self.ledger.told(ticket);
-                self.ledger.demand(listed.contains(ticket) || told.may_be_gone, || {
-                    format!("{ticket} is not listed")
-                });
+        let told = |ticket: &str| self.ledger.told(ticket);
+        let succeeded = |ticket: &str| matches!(told(ticket).outcome, Some((State::Succeeded, _)));
+        let group = self.lots.among(0..GROUPS + 1);
+        let (filter, expected): (JobFilter, Vec<String>) = match group < GROUPS {
+            true => {
+                let group = group.to_string();
+                let theirs = wishes.into_values().filter(|wish| wish.group == group);
+                let tickets = theirs.filter_map(|wish| wish.ticket).collect();
+                (in_group(&group), tickets)
             }
+            false => {
+                let tickets = wishes.into_values().filter_map(|wish| wish.ticket);
+                let states = vec![State::Succeeded.into()];
+                (
+                    JobFilter { states, ..Default::default() },
+                    tickets.filter(|ticket| succeeded(ticket)).collect(),
+                )
+            }
+        };
+        let Some(jobs) = self.all(filter).await else { return };
+        let listed: BTreeSet<&String> = jobs.iter().map(|job| &job.id).collect();
+        for ticket in &expected {
+            let there = listed.contains(ticket) || told(ticket).may_be_gone;
+            self.ledger.demand(there, || format!("{ticket} is not listed"));
         }
+        self.check_list(&jobs);
     }
 
     fn check_list(&self, jobs: &[Job]) {
@@ -263,13 +305,8 @@ impl Client {
         self.ledger.demand(ordered, || "a list is not in order".into());
     }
 
-    /// All jobs of a group, or of all groups past the last.
-    pub async fn all(&self, group: u64) -> Option<Vec<Job>> {
-        let labels = [("group".to_owned(), group.to_string())];
-        let filter = JobFilter {
-            labels: if group < GROUPS { labels.into() } else { Default::default() },
-            ..Default::default()
-        };
+    /// All jobs that match, as far as they can be read.
+    pub async fn all(&self, filter: JobFilter) -> Option<Vec<Job>> {
         let page_size = self.lots.among(1..9) as i32;
         let mut request = ListJobsRequest { filter: Some(filter), page_size, ..Default::default() };
         let mut jobs = Vec::new();
@@ -362,4 +399,9 @@ impl Client {
             }
         }
     }
+}
+
+/// The jobs of a group.
+pub fn in_group(group: &str) -> JobFilter {
+    JobFilter { labels: [("group".to_owned(), group.to_owned())].into(), ..Default::default() }
 }

@@ -1,6 +1,6 @@
 //! Somebody who watches a group of jobs: in the end what is shown is what a list says.
 
-use crate::client::{Client, Told};
+use crate::client::{Client, Told, in_group};
 use longhaul::proto::watch_jobs_response::Event;
 use longhaul::proto::*;
 use parking_lot::Mutex;
@@ -49,9 +49,8 @@ impl Shown {
 impl Client {
     /// Watches the jobs of a group, for ever.
     pub async fn watch_group(self, group: u64, shown: Arc<Mutex<Shown>>) {
-        let labels = [("group".to_owned(), group.to_string())].into();
-        let filter = JobFilter { labels, ..Default::default() };
-        let request = WatchJobsRequest { filter: Some(filter), initial_jobs: 1_000, ..Default::default() };
+        let filter = Some(in_group(&group.to_string()));
+        let request = WatchJobsRequest { filter, initial_jobs: 1_000, ..Default::default() };
         loop {
             shown.lock().synced = false;
             shown.lock().fresh.clear();
@@ -61,7 +60,7 @@ impl Client {
                         shown.lock().take(event);
                     }
                     if self.network.is_stormy() && self.lots.one_in(30) {
-                        tokio::time::sleep(self.lots.millis(100..4_000)).await;
+                        tokio::time::sleep(self.lots.millis(100..1_500)).await;
                     }
                 }
             }

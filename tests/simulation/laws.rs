@@ -1,7 +1,7 @@
 //! What must be true of every job in the end, by its history, its status, and what everybody was told of it.
 
-use crate::client::{Client, GROUPS, Told};
-use crate::ledger::is_final;
+use crate::client::{Client, Told};
+use crate::ledger::{Wish, is_final};
 use longhaul::proto::job::{State, View};
 use longhaul::proto::job_event::Event;
 use longhaul::proto::*;
@@ -13,7 +13,7 @@ const READS_MAX: usize = 20;
 impl Client {
     /// Holds all that is kept against all that was told.
     pub async fn check_all(&self) {
-        let Some(jobs) = self.all(GROUPS).await else {
+        let Some(jobs) = self.all(Default::default()).await else {
             return self.ledger.blame("the jobs cannot be listed".into());
         };
         let mut by_wish: BTreeMap<&str, Vec<&Job>> = BTreeMap::new();
@@ -33,6 +33,7 @@ impl Client {
             let told = self.ledger.told(ticket);
             self.ledger.demand(found || told.may_be_gone, || format!("{ticket} of {label} is lost"));
         }
+        self.check_batches(&wishes, &by_wish);
         let there: BTreeSet<&String> = jobs.iter().map(|job| &job.id).collect();
         for (job, last) in self.ledger.seen() {
             let told = self.ledger.told(&job);
@@ -43,6 +44,19 @@ impl Client {
         for job in &jobs {
             self.check(job).await;
         }
+    }
+
+    /// Of what was started together all is there, or nothing.
+    fn check_batches(&self, wishes: &BTreeMap<String, Wish>, by_wish: &BTreeMap<&str, Vec<&Job>>) {
+        let mut batches: BTreeMap<u64, BTreeSet<bool>> = BTreeMap::new();
+        for (label, wish) in wishes {
+            let gone = wish.ticket.as_ref().is_some_and(|ticket| self.ledger.told(ticket).may_be_gone);
+            if let Some(batch) = wish.batch.filter(|_| !gone) {
+                batches.entry(batch).or_default().insert(by_wish.contains_key(label.as_str()));
+            }
+        }
+        let whole = batches.values().all(|there| there.len() == 1);
+        self.ledger.demand(whole, || "a part of a batch is there, and a part is not".into());
     }
 
     async fn check(&self, listed: &Job) {

@@ -34,6 +34,9 @@ struct Kept {
 #[derive(Clone, Debug, Default)]
 pub struct Wish {
     pub ticket: Option<String>,
+    pub group: String,
+    /// Those that are started with it, all or none.
+    pub batch: Option<u64>,
 }
 
 /// What was told of a job.
@@ -127,8 +130,9 @@ impl Ledger {
         kept.checksum.clone().finalize()
     }
 
-    pub fn wish(&self, label: &str) {
-        self.kept.lock().wishes.entry(label.to_owned()).or_default();
+    pub fn wish(&self, label: &str, group: &str, batch: Option<u64>) {
+        let wish = Wish { ticket: None, group: group.to_owned(), batch };
+        self.kept.lock().wishes.entry(label.to_owned()).or_insert(wish);
     }
 
     pub fn wishes(&self) -> BTreeMap<String, Wish> {

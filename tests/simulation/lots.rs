@@ -2,7 +2,7 @@
 
 use longhaul::engine::Chance;
 use parking_lot::Mutex;
-use rand::rngs::StdRng;
+use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use tokio::time::Instant;
 
 /// What is drawn from. A copy draws from the same.
 #[derive(Clone)]
-pub struct Lots(Arc<Mutex<StdRng>>, u64);
+pub struct Lots(Arc<Mutex<SmallRng>>, u64);
 
 impl Lots {
     pub fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(StdRng::seed_from_u64(seed))), seed)
+        Self(Arc::new(Mutex::new(SmallRng::seed_from_u64(seed))), seed)
     }
 
     /// Others, that depend on these and nothing else.

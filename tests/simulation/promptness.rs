@@ -17,10 +17,10 @@ const AT_HAND_MAX: usize = 64;
 /// Starts jobs one after the other, beside idle workers, and watches each.
 pub async fn check(client: &Client, machine: &Machine, ledger: &Ledger) {
     // Whoever was silent is heard again.
-    tokio::time::sleep(Duration::from_secs(20)).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
     for number in 0..3 {
         let label = format!("prompt.{number}");
-        ledger.wish(&label);
+        ledger.wish(&label, "", None);
         let request = StartJobRequest {
             kind: "work".to_owned(),
             payload: Some(Payload::InputJson("{}".to_owned())),

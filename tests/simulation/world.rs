@@ -1,6 +1,6 @@
 //! One run: who there is, what goes wrong, and what is looked at in the end.
 
-use crate::client::{Client, END, GROUPS};
+use crate::client::{Client, END, GROUPS, in_group};
 use crate::crowd::Shown;
 use crate::disk::{Disk, Fate};
 use crate::ledger::{Ledger, is_final};
@@ -113,6 +113,8 @@ impl World {
 
         self.storm(&mut workers).await;
         if self.endless {
+            // What is left is looked at, and nobody is to change it.
+            workers.iter().for_each(|(_, worker)| worker.wire.cut());
             self.machine.kill();
         }
         self.ledger.note(|| "all is calm".into());
@@ -217,7 +219,7 @@ impl World {
         let over = Instant::now() + END;
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            let Some(jobs) = last.all(GROUPS).await else { continue };
+            let Some(jobs) = last.all(Default::default()).await else { continue };
             let open: Vec<_> = jobs.iter().filter(|job| !is_final(job.state())).collect();
             if open.is_empty() {
                 return;
@@ -232,9 +234,9 @@ impl World {
     }
 
     async fn check_crowd(&self, last: &Client, shown: &[Arc<Mutex<Shown>>]) {
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        for (group, shown) in (0..).zip(shown) {
-            let Some(listed) = last.all(group).await else {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        for (group, shown) in (0..GROUPS).zip(shown) {
+            let Some(listed) = last.all(in_group(&group.to_string())).await else {
                 return self.ledger.blame("a group cannot be listed".into());
             };
             let shown = shown.lock();
