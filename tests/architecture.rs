@@ -14,7 +14,11 @@ const PROTOCOL: &[&str] = &["tonic", "prost", "hyper", "http"];
 
 const ROOMS: &[Room] = &[
     // Faults that the simulation puts in; in no build that is shipped.
-    Room { name: "mutants", may: &[], never: &["tokio", "rand", "tonic", "prost", "rusqlite", "hyper", "clap"] },
+    Room {
+        name: "mutants",
+        may: &[],
+        never: &["tokio", "rand", "tonic", "prost", "rusqlite", "hyper", "clap"],
+    },
     Room {
         name: "job",
         may: &["mutants"],

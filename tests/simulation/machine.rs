@@ -9,6 +9,7 @@ use crate::time::ProcessClock;
 use longhaul::api;
 use longhaul::clock::Clock;
 use longhaul::engine::{Engine, Settings, Threads};
+use longhaul::job::Timestamp;
 use longhaul::rpc;
 use longhaul::wire::refusals::Refusals;
 use longhaul::worker::{LocalSource, Pool, Registry};
@@ -34,8 +35,8 @@ pub struct Machine {
     pub epoch: Instant,
     /// How many jobs it runs itself at a time.
     pub slots: usize,
-    /// Its clock may be set a day back or forward between two processes, and not by seconds only.
-    pub jumps: bool,
+    /// Up to when its processes have lived, by their clocks.
+    pub newest: Mutex<Timestamp>,
     pub disk: Mutex<Disk>,
     pub process: Mutex<Option<Process>>,
     /// The machine stays off.
@@ -66,6 +67,7 @@ impl Machine {
                 *self.process.lock() = Some(process.clone());
                 process.dead.cancelled().await;
                 self.network.serve(None);
+                *self.newest.lock() = process.clock.now();
                 self.process.lock().take();
                 tokio::spawn(bury(process));
             }
@@ -78,11 +80,12 @@ impl Machine {
     async fn boot(&self) -> Option<Process> {
         let dead = CancellationToken::new();
         let mounted = self.disk.lock().mount(self.fate.clone(), dead.clone(), Arc::clone(&self.ledger));
-        let ahead = match self.jumps {
-            true => *self.lots.pick(&[Duration::ZERO, DAY, 2 * DAY]),
+        // Somebody sets it, a little or by a day.
+        let ahead = match self.lots.one_in(4) {
+            true => *self.lots.pick(&[Duration::ZERO, 2 * DAY]),
             false => DAY + self.lots.millis(0..5_000),
         };
-        let clock = Arc::new(ProcessClock::begun(self.epoch, ahead));
+        let clock = Arc::new(ProcessClock::begun(self.epoch, ahead, *self.newest.lock()));
         let lots = self.lots.fork();
         let commit_time = {
             let lots = lots.fork();

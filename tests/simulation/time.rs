@@ -10,7 +10,7 @@ use tokio::time::Instant;
 /// Where the time begins.
 pub const BEGIN: Timestamp = Timestamp::from_micros(1_790_000_000_000_000);
 
-/// As `clock::SystemClock`: read once, then moved on by the monotonic clock.
+/// As `clock::SystemClock`: read once, then moved on by the monotonic clock, and never behind what is stored.
 #[derive(Clone, Debug)]
 pub struct ProcessClock {
     wall: Timestamp,
@@ -18,10 +18,10 @@ pub struct ProcessClock {
 }
 
 impl ProcessClock {
-    /// A process that begins now, on a machine whose clock is so far ahead of the true time.
-    pub fn begun(epoch: Instant, ahead: Duration) -> Self {
+    /// A process that begins now, on a machine whose clock is so far ahead of the true time, and that remembers `newest`.
+    pub fn begun(epoch: Instant, ahead: Duration, newest: Timestamp) -> Self {
         let began = Instant::now();
-        Self { wall: BEGIN.after(began - epoch).after(ahead), began }
+        Self { wall: BEGIN.after(began - epoch).after(ahead).max(newest), began }
     }
 }
 

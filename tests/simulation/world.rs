@@ -10,6 +10,7 @@ use crate::network::{Network, Wire};
 use crate::script::Script;
 use crate::stranger::Stranger;
 use crate::time::ProcessClock;
+use longhaul::job::Timestamp;
 use longhaul::proto::job_service_client::JobServiceClient;
 use longhaul::proto::worker_service_client::WorkerServiceClient;
 use longhaul::worker::{Channel, Identity, Pool, Registry, RemoteSource};
@@ -22,7 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long the storm lasts, in milliseconds.
-const STORM: std::ops::Range<u64> = 5_000..30_000;
+const STORM: std::ops::Range<u64> = 3_000..14_000;
 
 /// What came of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +79,7 @@ impl World {
             fate: Fate { lots: lots.fork(), stormy },
             epoch,
             slots: lots.among(0..3) as usize,
-            jumps: endless,
+            newest: Mutex::default(),
             disk: Mutex::new(Disk::new(seed % 8 == 5)),
             process: Mutex::default(),
             off: CancellationToken::new(),
@@ -161,9 +162,9 @@ impl World {
             let wire = Arc::clone(&wire);
             move || Channel::new(wire.link())
         };
+        let ahead = self.lots.millis(0..2 * DAY.as_millis() as u64);
         let identity = Identity { worker_id: name.to_owned(), ..Default::default() };
-        let clock =
-            Arc::new(ProcessClock::begun(self.epoch, self.lots.millis(0..2 * DAY.as_millis() as u64)));
+        let clock = Arc::new(ProcessClock::begun(self.epoch, ahead, Timestamp::default()));
         let source =
             RemoteSource::over(dial, identity, clock, self.lots.fork().chance_of_the_moment(self.epoch));
         let script =
@@ -180,7 +181,7 @@ impl World {
     async fn storm(&self, workers: &mut [(String, Elsewhere)]) {
         let over = Instant::now() + self.lots.millis(STORM);
         while Instant::now() < over {
-            tokio::time::sleep(self.lots.millis(50..2_500)).await;
+            tokio::time::sleep(self.lots.millis(30..1_500)).await;
             let wires = self.wires.lock().clone();
             let wire = self.lots.pick(&wires);
             match self.lots.among(0..16) {
