@@ -432,6 +432,8 @@ mod tests {
         assert_eq!(free(8, 0, 0), Ok(8));
         assert_eq!(free(8, 3, 5), Ok(6));
         assert_eq!(free(1, 0, 5), Ok(0));
+        assert_eq!(free(SLOTS_MAX, 0, 0), Ok(10_000));
+        assert_eq!(fields(free(SLOTS_MAX + 1, 0, 0)), ["credit.free_slots"]);
         assert_eq!(fields(free(-1, 0, 0)), ["credit.free_slots"]);
         assert_eq!(fields(free(1, 6, 5)), ["credit.received"]);
         assert_eq!(fields(free(1, -1, 5)), ["credit.received"]);
