@@ -316,3 +316,29 @@ fn job_id(text: &str) -> Result<JobId, Status> {
 fn refused(error: Error) -> Status {
     status::status(&error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    #[tokio::test]
+    async fn what_is_much_waits_for_its_turn_and_goes_with_its_call() {
+        let all = TURNS.acquire_many(TURNS_MAX as u32).await.unwrap();
+        let (told, heard) = std::sync::mpsc::channel();
+        let work = |name: &'static str| {
+            let told = told.clone();
+            move || told.send(name).unwrap()
+        };
+
+        let mut dropped = Box::pin(aside(true, work("dropped")));
+        let mut patient = Box::pin(aside(true, work("patient")));
+        assert!((&mut dropped).now_or_never().is_none() && (&mut patient).now_or_never().is_none());
+        aside(false, work("little")).await.unwrap();
+        drop(dropped);
+        drop(all);
+        patient.await.unwrap();
+
+        assert_eq!(heard.try_iter().collect::<Vec<_>>(), ["little", "patient"]);
+    }
+}

@@ -140,6 +140,27 @@ fn is_json(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
+    /// What comes of a body of so many pieces, each so long after the other.
+    async fn heard(pieces: usize, pause: Duration) -> Result<Bytes, Problem> {
+        let frames = futures_util::stream::unfold(pieces, move |left| async move {
+            tokio::time::sleep(pause).await;
+            (left > 0).then(|| (Ok::<_, io::Error>(Frame::data(Bytes::from_static(b" "))), left - 1))
+        });
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+        read(&headers, StreamBody::new(Box::pin(frames))).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_drop_by_drop_is_cut() {
+        let pause = PAUSE_MAX - Duration::from_secs(1);
+
+        assert_eq!(heard(3, pause).await.unwrap().len(), 3);
+        let late = heard(4, pause).await.unwrap_err();
+
+        assert_eq!((late.status, late.reason()), (StatusCode::REQUEST_TIMEOUT, "BODY_TIMEOUT"));
+    }
+
     #[test]
     fn json_is_known_by_its_content_type() {
         let is = |types: &[&'static str]| {

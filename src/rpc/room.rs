@@ -88,12 +88,10 @@ impl<R> Sent<R> {
         if Arc::strong_count(&self.place) > 1 {
             return;
         }
-        if self.kept > FREE_BYTES && self.message.seen <= FREE_BYTES {
-            self.timer = None;
-        }
-        if self.kept > FREE_BYTES {
+        if self.kept > FREE_BYTES && self.kept > self.message.seen {
             // It is never larger than before.
             let _ = self.place.lock().fit(self.message.seen);
+            self.timer = (self.message.seen > FREE_BYTES).then(timer);
         }
         self.kept = self.message.seen;
     }
@@ -103,7 +101,7 @@ impl<R> Sent<R> {
         self.kept += data.len();
         if self.kept > FREE_BYTES {
             self.place.lock().fit(self.kept).map_err(|_| status::busy())?;
-            self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(MESSAGE_TIME_MAX)));
+            self.timer.get_or_insert_with(timer);
         }
         Ok(())
     }
@@ -146,6 +144,10 @@ where
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
+}
+
+fn timer() -> Pin<Box<Sleep>> {
+    Box::pin(tokio::time::sleep(MESSAGE_TIME_MAX))
 }
 
 fn late() -> Status {

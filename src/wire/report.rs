@@ -425,6 +425,17 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_comes_back_with_so_many_leases() {
+        let back = |leases: usize| {
+            let (worker_id, kinds) = ("worker".to_owned(), vec!["kind".to_owned()]);
+            hello(Hello { worker_id, kinds, lease_tokens: vec![text(); leases], ..Default::default() })
+        };
+
+        assert_eq!(back(TOKENS_MAX).unwrap().1.len(), 10_000);
+        assert_eq!(fields(back(TOKENS_MAX + 1)), ["lease_tokens"]);
+    }
+
+    #[test]
     fn credit_takes_off_what_is_on_its_way() {
         let free =
             |free_slots, received, sent| credit(proto::work_request::Credit { free_slots, received }, sent);

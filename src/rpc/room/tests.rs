@@ -1,4 +1,5 @@
 use super::*;
+use futures_util::FutureExt;
 use http_body_util::{BodyExt, StreamBody};
 use std::convert::Infallible;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -56,22 +57,25 @@ async fn a_stream_gives_back_what_was_taken_and_has_time_for_each_message() {
     let (mut sent, sender, unanswered) = call();
     drop(unanswered);
 
+    let large = message(60 << 10);
+    let (begin, end) = large.split_at(30 << 10);
+    sender.send(begin.to_vec()).unwrap();
+    sent.frame().await.unwrap().unwrap();
     for _ in 0..3 {
-        let (begin, end) = (vec![0; 30 << 10], MESSAGE_TIME_MAX - Duration::from_secs(1));
-        let mut large = message(60 << 10);
-        large.truncate(large.len() - begin.len());
-        sender.send(large).unwrap();
+        tokio::time::advance(MESSAGE_TIME_MAX - Duration::from_secs(1)).await;
+        // The end of one and the begin of the next come together.
+        sender.send([end, begin].concat()).unwrap();
         sent.frame().await.unwrap().unwrap();
-        assert!(sent.timer.is_some() && sent.kept > FREE_BYTES);
-
-        tokio::time::advance(end).await;
-        sender.send(begin).unwrap();
-        sent.frame().await.unwrap().unwrap();
-        sender.send(message(1)).unwrap();
-        sent.frame().await.unwrap().unwrap();
-        assert!(sent.timer.is_none());
-        assert_eq!(sent.kept, PREFIX_BYTES + 1);
+        assert!(sent.frame().now_or_never().is_none());
+        assert!(sent.timer.is_some());
+        assert_eq!(sent.kept, begin.len());
     }
+
+    sender.send(end.to_vec()).unwrap();
+    sent.frame().await.unwrap().unwrap();
+    assert!(sent.frame().now_or_never().is_none());
+    assert!(sent.timer.is_none());
+    assert_eq!(sent.kept, 0);
 }
 
 #[tokio::test(start_paused = true)]
