@@ -71,12 +71,12 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "rpc",
-        may: &["api", "edge::Late", "engine", "job", "wire", "proto"],
+        may: &["api", "edge::Late", "edge::room", "engine", "job", "wire", "proto"],
         never: &["rusqlite", "clap"],
     },
     Room {
         name: "http",
-        may: &["api", "engine", "job", "metrics", "wire", "proto"],
+        may: &["api", "edge::room", "engine", "job", "metrics", "wire", "proto"],
         never: &["rusqlite", "clap"],
     },
 ];

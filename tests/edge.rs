@@ -6,7 +6,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use longhaul::edge::{self, Options};
-use longhaul::rpc::Services;
+use longhaul::rpc::{Sent, Services};
 use longhaul::wire::status::DOMAIN;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -41,7 +41,7 @@ impl NamedService for Probe {
     const NAME: &'static str = "test.Probe";
 }
 
-impl tower::Service<Request<Incoming>> for Probe {
+impl tower::Service<Request<Sent>> for Probe {
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<Self::Response, Infallible>;
@@ -50,7 +50,7 @@ impl tower::Service<Request<Incoming>> for Probe {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, request: Request<Sent>) -> Self::Future {
         Box::pin(async move {
             let mut grpc = tonic::server::Grpc::new(Codec::default());
             let method = request.uri().path().rsplit('/').next().unwrap().to_owned();

@@ -17,12 +17,17 @@ use crate::traces::Traces;
 use crate::wire::{filter, request, status};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tonic::Status;
 
 /// The largest message that is taken: four inputs of the largest size.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// The largest JSON text that is read or written on a thread that others wait for: about half a millisecond's work.
 pub const JSON_INLINE_MAX: usize = 64 << 10;
+/// How many of the larger are worked on at once: more than there are cores are no sooner done. The others wait with their calls,
+/// and are dropped with them.
+const TURNS_MAX: usize = 16;
+static TURNS: Semaphore = Semaphore::const_new(TURNS_MAX);
 /// The most jobs that are shown on a thread that others wait for.
 pub const JOBS_INLINE_MAX: usize = 64;
 /// The largest page of jobs or events.
@@ -282,19 +287,25 @@ pub async fn show<T: Send + 'static>(
     aside(large, move || show(&snapshot)).await
 }
 
-/// Does what is much work on a thread that nobody else waits for.
+/// Does what is much work on a thread that nobody else waits for, where it is its turn. Until then it can be dropped.
 pub async fn aside<T: Send + 'static>(
     much: bool,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Status> {
-    match much {
-        false => Ok(work()),
-        true => match tokio::task::spawn_blocking(work).await {
-            Ok(done) => Ok(done),
-            // Whoever catches panics of calls shall catch this one: its text may quote an input.
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(Status::unavailable("the server is stopping")),
-        },
+    if !much {
+        return Ok(work());
+    }
+    let turn = TURNS.acquire().await;
+    let work = move || {
+        let done = work();
+        drop(turn);
+        done
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done),
+        // Whoever catches panics of calls shall catch this one: its text may quote an input.
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(Status::unavailable("the server is stopping")),
     }
 }
 
@@ -304,4 +315,30 @@ fn job_id(text: &str) -> Result<JobId, Status> {
 
 fn refused(error: Error) -> Status {
     status::status(&error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    #[tokio::test]
+    async fn what_is_much_waits_for_its_turn_and_goes_with_its_call() {
+        let all = TURNS.acquire_many(TURNS_MAX as u32).await.unwrap();
+        let (told, heard) = std::sync::mpsc::channel();
+        let work = |name: &'static str| {
+            let told = told.clone();
+            move || told.send(name).unwrap()
+        };
+
+        let mut dropped = Box::pin(aside(true, work("dropped")));
+        let mut patient = Box::pin(aside(true, work("patient")));
+        assert!((&mut dropped).now_or_never().is_none() && (&mut patient).now_or_never().is_none());
+        aside(false, work("little")).await.unwrap();
+        drop(dropped);
+        drop(all);
+        patient.await.unwrap();
+
+        assert_eq!(heard.try_iter().collect::<Vec<_>>(), ["little", "patient"]);
+    }
 }

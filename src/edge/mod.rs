@@ -1,8 +1,8 @@
 //! One port for all protocols: everything between a TCP socket and what answers a request.
 //!
 //! From outside in: `listen` (accept loop, connection limits, drain) → `preface` (time to the first bytes), `idle` (time to the next) → `calls` (all in
-//! the connection's task) → `guard` (one target, Host, Origin, CORS). What is refused unread is answered `late`. It knows no
-//! protocol above HTTP, and no job.
+//! the connection's task) → `guard` (one target, Host, Origin, CORS). What is refused unread is answered `late`; what is
+//! read has its part of the `room`. It knows no protocol above HTTP, and no job.
 
 mod calls;
 mod cors;
@@ -14,6 +14,7 @@ mod listen;
 mod origin;
 mod preface;
 mod refusal;
+pub mod room;
 mod target;
 
 pub use late::{Late, Lent, Patient};

@@ -2,6 +2,8 @@
 
 use super::problem::Problem;
 use crate::api::MESSAGE_BYTES_MAX;
+use crate::edge::room::Place;
+use crate::wire::status;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Response, StatusCode};
@@ -11,21 +13,12 @@ use serde::Serialize;
 use std::io;
 use std::pin::Pin;
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 /// How long a body may pause: longer than a link loses packets.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// How long a body may take in all: the largest one at a megabit a second.
 const BODY_TIME_MAX: Duration = Duration::from_secs(40);
-
-/// How much of all bodies together may lie here: a hundred of the largest. A connection may have a thousand requests, and each
-/// takes its time.
-const ROOM_BYTES: usize = 256 << 20;
-/// The parts in which it is given out.
-const PART_BYTES: usize = 4 << 10;
-/// The room for the bodies of requests that have not been answered yet.
-static ROOM: Semaphore = Semaphore::const_new(ROOM_BYTES / PART_BYTES);
 
 /// An answer whose body is there, or comes in pieces.
 pub type Answer = Response<Body>;
@@ -60,7 +53,7 @@ pub fn without(answer: Answer) -> Answer {
     Response::from_parts(parts, full(Bytes::new()))
 }
 
-/// The whole body of a request, which is JSON or empty. It has its part of [`ROOM`] for as long as it lives.
+/// The whole body of a request, which is JSON or empty. It has its place for as long as it lives.
 pub async fn read(headers: &HeaderMap, body: impl http_body::Body<Data = Bytes>) -> Result<Bytes, Problem> {
     let too_large = || {
         let detail = format!("the body is too large; the limit is {} MiB", MESSAGE_BYTES_MAX >> 20);
@@ -107,26 +100,16 @@ async fn next_frame(
     }
 }
 
-/// What has come of a body, with its part of [`ROOM`].
+/// What has come of a body, in its place.
 #[derive(Default)]
 struct Whole {
     bytes: BytesMut,
-    parts: Option<SemaphorePermit<'static>>,
-    /// How many bytes these parts are for.
-    room: usize,
+    place: Place,
 }
 
 impl Whole {
     fn extend(&mut self, data: &[u8]) -> Result<(), Problem> {
-        let missing = (self.bytes.len() + data.len()).saturating_sub(self.room).div_ceil(PART_BYTES);
-        if missing > 0 {
-            let parts = ROOM.try_acquire_many(missing as u32).map_err(|_| Problem::busy())?;
-            match &mut self.parts {
-                Some(all) => all.merge(parts),
-                none => *none = Some(parts),
-            }
-            self.room += missing * PART_BYTES;
-        }
+        self.place.fit(self.bytes.len() + data.len()).map_err(|_| status::busy())?;
         self.bytes.extend_from_slice(data);
         Ok(())
     }
@@ -157,23 +140,25 @@ fn is_json(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_body_has_room_for_as_long_as_it_lives_and_no_more_than_there_is() {
-        let before = ROOM.available_permits();
-        let mut whole = Whole::default();
-        whole.extend(&[0; 3]).unwrap();
-        whole.extend(&[0; PART_BYTES]).unwrap();
-        assert_eq!(before - ROOM.available_permits(), 2);
+    /// What comes of a body of so many pieces, each so long after the other.
+    async fn heard(pieces: usize, pause: Duration) -> Result<Bytes, Problem> {
+        let frames = futures_util::stream::unfold(pieces, move |left| async move {
+            tokio::time::sleep(pause).await;
+            (left > 0).then(|| (Ok::<_, io::Error>(Frame::data(Bytes::from_static(b" "))), left - 1))
+        });
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+        read(&headers, StreamBody::new(Box::pin(frames))).await
+    }
 
-        let kept = Bytes::from_owner(whole).slice(1..);
-        assert_eq!(before - ROOM.available_permits(), 2);
-        drop(kept);
-        assert_eq!(ROOM.available_permits(), before);
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_drop_by_drop_is_cut() {
+        let pause = PAUSE_MAX - Duration::from_secs(1);
 
-        let all = ROOM.try_acquire_many(before as u32).unwrap();
-        let refused = Whole::default().extend(&[0]).unwrap_err();
-        drop(all);
-        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(heard(3, pause).await.unwrap().len(), 3);
+        let late = heard(4, pause).await.unwrap_err();
+
+        assert_eq!((late.status, late.reason()), (StatusCode::REQUEST_TIMEOUT, "BODY_TIMEOUT"));
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub async fn answer(
     let query = parts.uri.query().unwrap_or_default();
     let given = [("jobId", ticket)];
     let body = parameters(parts, body).await?;
+    // What waits for a commit is made of it, and as large.
+    let _place = body.clone();
     Ok(match call {
         Call::Start => {
             let mut request = parsed(body, json::start).await?;

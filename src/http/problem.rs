@@ -65,13 +65,6 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "PATH_UNKNOWN", "there is nothing at this address")
     }
 
-    /// There is no room for more requests just now.
-    pub fn busy() -> Self {
-        let detail = "the bodies of other requests take all the room that there is; try again";
-        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "BUSY", detail);
-        Self { retry_after: Some(1), ..problem }
-    }
-
     /// The address has these methods only.
     pub fn method(allow: String) -> Self {
         let detail = format!("this address has the methods {allow}");

@@ -1,7 +1,8 @@
 //! The gRPC edge: everything between a request and a gRPC service.
 //!
-//! From outside in: `protocol` (is it gRPC, and well-formed) → `web` where it is gRPC-Web → `amend` (every error has its
-//! ErrorInfo) → `panic` → `deadline` → `router` (by the service's name). It knows no job; what a service does is its own affair.
+//! From outside in: `protocol` (is it gRPC, and well-formed) → `room` (for what is sent), or `web` where it is gRPC-Web → `amend`
+//! (every error has its ErrorInfo) → `panic` → `deadline` → `router` (by the service's name). It knows no job; what a service does
+//! is its own affair.
 
 mod amend;
 mod deadline;
@@ -11,6 +12,7 @@ mod job_service;
 mod panic;
 mod protocol;
 mod reports;
+mod room;
 mod router;
 mod streams;
 mod web;
@@ -19,6 +21,7 @@ mod worker_service;
 
 pub use health::Health;
 pub use job_service::Jobs;
+pub use room::Sent;
 pub use router::Grpc;
 pub use worker_service::Workers;
 
@@ -35,7 +38,7 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 /// The services that one port offers, with health and reflection among them.
 pub struct Services {
-    router: router::Router<Incoming>,
+    router: router::Router<Sent>,
     /// Those that pages may call.
     web: router::Router<tonic::body::Body>,
     health: Health,
@@ -96,7 +99,8 @@ impl Services {
     {
         let names = self.router.names();
         let web = web::Web::new(calls(self.web, self.refusals.clone()));
-        protocol::Protocol::new(names, calls(self.router, self.refusals.clone()), web, beside, self.refusals)
+        let calls = room::Counted(calls(self.router, self.refusals.clone()));
+        protocol::Protocol::new(names, calls, web, beside, self.refusals)
     }
 
     fn with<S: Grpc>(mut self, service: S) -> Self {

@@ -3,6 +3,8 @@
 //! `tonic-web` translates; here a request's body is read first. A call has one message, so it is not long, and one that
 //! is too large is heard to its end: a client that still sends would miss the answer.
 
+use crate::edge::room::{self, Place};
+use crate::wire::status;
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use http_body::{Body, Frame};
@@ -52,7 +54,9 @@ where
         let calls = Arc::clone(&self.0);
         Box::pin(async move {
             let (head, body) = request.into_parts();
-            let (body, mut broken) = match read(body).await {
+            // Until the answer: what a call works on is a copy.
+            let mut place = Place::default();
+            let (body, mut broken) = match read(body, &mut place).await {
                 Ok(bytes) => (bytes, None),
                 Err(status) => (Bytes::new(), Some(status)),
             };
@@ -73,10 +77,10 @@ fn breaks(status: Status) -> tonic::body::Body {
     tonic::body::Body::new(StreamBody::new(once(Err::<Frame<Bytes>, _>(status))))
 }
 
-/// Reads a body to its end, and keeps what a call may have.
-async fn read<R: Body<Data = Bytes>>(body: R) -> Result<Bytes, Status> {
+/// Reads a body to its end, and keeps what a call may have and there is room for.
+async fn read<R: Body<Data = Bytes>>(body: R, place: &mut Place) -> Result<Bytes, Status> {
     let mut body = pin!(body);
-    let (mut kept, mut heard) = (BytesMut::new(), 0);
+    let (mut kept, mut heard) = (Ok(BytesMut::new()), 0);
     let reading = async {
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| Status::cancelled("the request's body ended before its time"))?;
@@ -85,16 +89,28 @@ async fn read<R: Body<Data = Bytes>>(body: R) -> Result<Bytes, Status> {
             if heard > HEARD_BYTES_MAX {
                 break;
             }
-            kept.extend_from_slice(&data[..data.len().min(BODY_BYTES_MAX - kept.len())]);
+            kept = kept.and_then(|kept| keep(kept, &data, place));
         }
-        Ok(())
+        Ok(kept)
     };
     match tokio::time::timeout(BODY_TIME_MAX, reading).await {
-        Ok(Ok(())) => Ok(kept.freeze()),
+        Ok(Ok(Ok(kept))) => Ok(kept.freeze()),
+        Ok(Ok(Err(room::Full))) => Err(status::busy()),
         Ok(Err(status)) => Err(status),
         Err(_) => Err(Status::deadline_exceeded(format!(
             "the request's body did not come within {} s",
             BODY_TIME_MAX.as_secs()
         ))),
     }
+}
+
+fn keep(mut kept: BytesMut, data: &[u8], place: &mut Place) -> Result<BytesMut, room::Full> {
+    let more = data.len().min(BODY_BYTES_MAX - kept.len());
+    if place.fit(kept.len() + more).is_err() {
+        // What it has is for others now.
+        *place = Place::default();
+        return Err(room::Full);
+    }
+    kept.extend_from_slice(&data[..more]);
+    Ok(kept)
 }

@@ -425,6 +425,17 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_comes_back_with_so_many_leases() {
+        let back = |leases: usize| {
+            let (worker_id, kinds) = ("worker".to_owned(), vec!["kind".to_owned()]);
+            hello(Hello { worker_id, kinds, lease_tokens: vec![text(); leases], ..Default::default() })
+        };
+
+        assert_eq!(back(TOKENS_MAX).unwrap().1.len(), 10_000);
+        assert_eq!(fields(back(TOKENS_MAX + 1)), ["lease_tokens"]);
+    }
+
+    #[test]
     fn credit_takes_off_what_is_on_its_way() {
         let free =
             |free_slots, received, sent| credit(proto::work_request::Credit { free_slots, received }, sent);
@@ -432,6 +443,8 @@ mod tests {
         assert_eq!(free(8, 0, 0), Ok(8));
         assert_eq!(free(8, 3, 5), Ok(6));
         assert_eq!(free(1, 0, 5), Ok(0));
+        assert_eq!(free(SLOTS_MAX, 0, 0), Ok(10_000));
+        assert_eq!(fields(free(SLOTS_MAX + 1, 0, 0)), ["credit.free_slots"]);
         assert_eq!(fields(free(-1, 0, 0)), ["credit.free_slots"]);
         assert_eq!(fields(free(1, 6, 5)), ["credit.received"]);
         assert_eq!(fields(free(1, -1, 5)), ["credit.received"]);

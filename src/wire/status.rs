@@ -81,6 +81,14 @@ pub fn status(error: &Error) -> Status {
     status_in(error, |_, field| field.to_owned())
 }
 
+/// What a client is told while other requests take all the room that there is.
+pub fn busy() -> Status {
+    let mut details = ErrorDetails::with_error_info("BUSY", DOMAIN, HashMap::new());
+    details.set_retry_info(Some(RETRY_DELAY));
+    let message = "other requests take all the room that there is; try again";
+    Status::with_error_details(Code::Unavailable, message, details)
+}
+
 /// What a client is told of an error of a batch: what is wrong is named with its place in the batch.
 pub fn status_in_batch(error: &Error) -> Status {
     status_in(error, super::request::in_batch)

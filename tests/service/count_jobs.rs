@@ -49,3 +49,19 @@ async fn too_many_kinds_are_refused() {
 
     assert_eq!((code, fields(&details)), (Code::InvalidArgument, vec!["kinds".to_owned()]));
 }
+
+#[tokio::test]
+async fn what_an_answer_has_no_room_for_is_said_to_be_missing() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    for thousand in 0..10 {
+        let requests = (0..1_000).map(|n| start(&format!("kind-{thousand}-{n}"), "{}")).collect();
+        ok(client.batch_start_jobs(BatchStartJobsRequest { requests })).await;
+    }
+    assert_eq!(counts(&mut client, &[]).await.len(), 10_000);
+
+    ok(client.start_job(start("one-more", "{}"))).await;
+    let answer = ok(client.count_jobs(CountJobsRequest::default())).await;
+
+    assert_eq!((answer.counts.len(), answer.truncated), (10_000, true));
+}

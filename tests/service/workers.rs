@@ -681,6 +681,19 @@ async fn a_server_that_stops_says_so_and_takes_reports_until_the_end() {
 }
 
 #[tokio::test]
+async fn a_stream_that_does_not_say_whose_it_is_ends() {
+    let server = patient_server().await;
+    let mut answers = ok(workers(&server.url()).await.work(tokio_stream::pending())).await;
+
+    // From here on whoever waits is at once where he waits for.
+    tokio::time::pause();
+    let status = answers.message().await.unwrap_err();
+
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(status.message().contains("10 s"), "{status}");
+}
+
+#[tokio::test]
 async fn a_silent_worker_gets_nothing_and_is_cut_off_in_the_end() {
     let server = server(Duration::from_millis(1_500), 300 * MILLISECOND).await;
     let (mut client, mut workers) = (server.client().await, workers(&server.url()).await);

@@ -66,6 +66,7 @@ pub async fn answer(
     body: impl http_body::Body<Data = Bytes>,
 ) -> Result<Answer, Problem> {
     let body = parameters(parts, body).await?;
+    let _place = body.clone();
     match call {
         Call::Start => start(api, kind, parts, body).await,
         Call::List => list(api, parts.uri.query().unwrap_or_default()).await,

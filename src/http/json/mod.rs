@@ -243,6 +243,16 @@ mod tests {
     }
 
     #[test]
+    fn an_object_has_no_more_fields_than_any_message() {
+        let text = |fields: usize| format!(r#"{{{}"kind": "k"}}"#, r#""x": 1, "#.repeat(fields - 1));
+
+        let said = |fields: usize| start(text(fields).as_bytes()).unwrap_err().message().to_owned();
+
+        assert!(!said(100).contains("far more fields"), "{}", said(100));
+        assert!(said(101).contains("far more fields"), "{}", said(101));
+    }
+
+    #[test]
     fn an_address_gives_the_job() {
         let watch: WatchJobRequest =
             from_query("afterSequence=7&omitOutput=true&minimumInterval=0.5s", &[("jobId", "one")]).unwrap();
