@@ -48,11 +48,12 @@ def connect(address):
 
 
 class Server:
-    """The real binary on a data folder; `environment` is added to ours."""
+    """The real binary on a data folder; `environment` is put in place of ours, `options` are more of its flags."""
 
-    def __init__(self, binary, folder, slots, environment=None, log=None, drain="2s"):
+    def __init__(self, binary, folder, slots, environment=None, log=None, drain="2s", options=()):
         command = [str(binary), "serve", "--listen", "127.0.0.1:0", "--data-dir", str(folder)]
         command += ["--slots", str(slots), "--worker-threads", "2", "--log", "warn", "--drain-timeout", drain]
+        command += map(str, options)
         self.log = open(log or "/dev/null", "ab")
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self.log, env=environment, text=True
