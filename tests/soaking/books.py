@@ -59,6 +59,8 @@ class Books:
         for job in all_jobs(stub):
             demand(job.id not in found, job.id, "is on two pages of a list")
             found[job.id] = job
+        # A page may have come much later than it was asked for.
+        ended = time.time()
         with self.lock:
             self.lists += 1
             for job in found.values():
@@ -68,13 +70,13 @@ class Books:
                 else:
                     demand(job.id not in self.ended, job.id, "goes on after its end")
             gone = known - found.keys() - self.deleted
-            if began - self.listed > self.retention - CLOCKS_DIFFER:
+            if ended - self.listed > self.retention - CLOCKS_DIFFER:
                 self.unseen |= gone - self.ended.keys()
             self.listed = began
             for job in gone - self.unseen:
                 demand(job in self.ended, job, "is lost: it is not there and nobody saw its end")
                 kept_until = self.ended[job][1]
-                demand(kept_until < began + CLOCKS_DIFFER, job, "was forgotten", kept_until - began, "s early")
+                demand(kept_until < ended + CLOCKS_DIFFER, job, "was forgotten", kept_until - ended, "s early")
         return sum(job.state not in FINAL for job in found.values())
 
     def settle(self, stub, seconds):
