@@ -41,10 +41,32 @@ FINAL = {State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED}
 KEPT = {"state_change", "output", "output_reset", "log", "stage"}
 
 
+class Reading:
+    """A channel that shows what it cannot read: gRPC itself says no more than that."""
+
+    def __init__(self, channel):
+        self.channel = channel
+
+    def __getattr__(self, kind):
+        make = getattr(self.channel, kind)
+
+        def call(method, response_deserializer, **rest):
+            def read(data):
+                try:
+                    return response_deserializer(data)
+                except BaseException as error:
+                    print(f"crash: {method} answered {len(data)} bytes that cannot be read: {error!r}: {data.hex()}", flush=True)
+                    raise
+
+            return make(method, response_deserializer=read, **rest)
+
+        return call
+
+
 def connect(address):
     """A connection of its own, and the stub on it."""
     channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
-    return channel, service_grpc.JobServiceStub(channel)
+    return channel, service_grpc.JobServiceStub(Reading(channel))
 
 
 class Server:

@@ -6,7 +6,7 @@ import pathlib
 import threading
 import time
 
-Sample = collections.namedtuple("Sample", "time life memory descriptors threads disk")
+Sample = collections.namedtuple("Sample", "time life memory descriptors threads disk log")
 
 
 class Probe:
@@ -26,20 +26,24 @@ class Probe:
             status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
             descriptors = len(os.listdir(process / "fd"))
             memory = int(status["VmRSS"].split()[0]) << 10
-            return Sample(time.monotonic(), self.life, memory, descriptors, int(status["Threads"]), self.disk())
+            return Sample(time.monotonic(), self.life, memory, descriptors, int(status["Threads"]), *self.sizes())
         except (OSError, KeyError):
             return None
 
-    def disk(self):
-        """What the data folder has, in bytes."""
-        size = 0
+    def sizes(self):
+        """What the data folder has, in bytes, and besides what the log of its store has."""
+        disk = log = 0
         for path in self.folder.rglob("*"):
             # A log may go away while we look.
             try:
-                size += path.stat().st_size if path.is_file() else 0
+                size = path.stat().st_size if path.is_file() else 0
             except FileNotFoundError:
-                pass
-        return size
+                continue
+            if path.name.endswith("-wal"):
+                log += size
+            else:
+                disk += size
+        return disk, log
 
     def sample(self):
         while not self.over.wait(self.interval):

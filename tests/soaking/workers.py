@@ -3,7 +3,9 @@
 import importlib
 import queue
 
-import client  # Generates the stubs.
+import grpc
+
+from client import job_pb2
 
 worker_pb2 = importlib.import_module("longhaul.v1.worker_service_pb2")
 worker_grpc = importlib.import_module("longhaul.v1.worker_service_pb2_grpc")
@@ -19,16 +21,16 @@ def lease(crowd, channel, _, rng):
     request.wait.FromMilliseconds(500)
     for given in stub.LeaseJobs(request, timeout=PATIENCE).assignments:
         token = given.lease_token
-        report = worker_pb2.Report(lease_token=token, progress=client.job_pb2.Progress(fraction=0.5, stage="half"))
+        report = worker_pb2.Report(lease_token=token, progress=job_pb2.Progress(fraction=0.5, stage="half"))
         stub.Heartbeat(worker_pb2.HeartbeatRequest(reports=[report]), timeout=PATIENCE)
-        line = client.job_pb2.LogLine(level=2, message="half of it is done")
+        line = job_pb2.LogLine(level=2, message="half of it is done")
         words = worker_pb2.AppendOutputRequest(lease_token=token, data=b"word " * rng.randint(1, 400), logs=[line])
         try:
             stub.AppendOutput(words, timeout=PATIENCE)
             end(stub, token, rng)
-        except client.grpc.RpcError as error:
+        except grpc.RpcError as error:
             # Cancelled, or taken away meanwhile: the next one is another job's.
-            if error.code() != client.grpc.StatusCode.FAILED_PRECONDITION:
+            if error.code() != grpc.StatusCode.FAILED_PRECONDITION:
                 raise
 
 
@@ -37,7 +39,7 @@ def end(stub, token, rng):
     if fate < 0.7:
         stub.CompleteJob(worker_pb2.CompleteJobRequest(lease_token=token, result_json='{"words": 1}'), timeout=PATIENCE)
     elif fate < 0.85:
-        failure = client.job_pb2.Failure(reason="SOAK", message="it was to fail")
+        failure = job_pb2.Failure(reason="SOAK", message="it was to fail")
         stub.FailJob(worker_pb2.FailJobRequest(lease_token=token, failure=failure), timeout=PATIENCE)
     elif fate < 0.95:
         stub.ReleaseJob(worker_pb2.ReleaseJobRequest(lease_token=token, reason="another may"), timeout=PATIENCE)
