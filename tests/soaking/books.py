@@ -54,7 +54,8 @@ class Books:
     def compare(self, stub):
         """Lists all jobs, and demands that those which are not there may be gone. Returns how many are active."""
         with self.lock:
-            known = set(self.acknowledged)
+            # Another list may be under way, and tell of what came later.
+            known, over = set(self.acknowledged), set(self.ended)
         began, found = time.time(), {}
         for job in all_jobs(stub):
             demand(job.id not in found, job.id, "is on two pages of a list")
@@ -68,11 +69,11 @@ class Books:
                     outcome = (job.state, job.purge_time.ToNanoseconds() / 1e9)
                     demand(self.ended.setdefault(job.id, outcome) == outcome, job.id, "ended twice")
                 else:
-                    demand(job.id not in self.ended, job.id, "goes on after its end")
+                    demand(job.id not in over, job.id, "goes on after its end")
             gone = known - found.keys() - self.deleted
             if ended - self.listed > self.retention - CLOCKS_DIFFER:
                 self.unseen |= gone - self.ended.keys()
-            self.listed = began
+            self.listed = max(self.listed, began)
             for job in gone - self.unseen:
                 demand(job in self.ended, job, "is lost: it is not there and nobody saw its end")
                 kept_until = self.ended[job][1]
