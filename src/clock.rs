@@ -14,12 +14,12 @@ pub trait Clock: Send + Sync + 'static {
     /// Waits until it is `time`.
     fn sleep_until(&self, time: Timestamp) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
-    /// How far it is ahead of the system's clock, which others go by.
-    fn ahead(&self) -> Duration {
-        Duration::ZERO
-    }
+    /// When that will be here which others, who go by the system's clock, call `time`.
+    fn translate(&self, time: Timestamp) -> Timestamp;
 }
 
+/// Clocks that differ by less agree: a moment keeps the name that it was given.
+const DRIFT: Duration = Duration::from_secs(1);
 /// While the time is ahead of the system's clock, every so many seconds pass as one less.
 const CATCH_UP: u32 = 10;
 
@@ -47,6 +47,11 @@ impl SystemClock {
         Self { began: Instant::now(), wall: system.max(newest), ahead: newest.since(system) }
     }
 
+    /// How far it was ahead of the system's clock at first.
+    pub fn began_ahead(&self) -> Duration {
+        self.ahead
+    }
+
     fn ahead_after(&self, elapsed: Duration) -> Duration {
         self.ahead.saturating_sub(elapsed / CATCH_UP)
     }
@@ -54,6 +59,17 @@ impl SystemClock {
     fn at(&self, elapsed: Duration) -> Timestamp {
         let caught_up = self.ahead - self.ahead_after(elapsed);
         self.wall.after(elapsed - caught_up)
+    }
+}
+
+/// Puts `time` as far from `here` as it is from `there`, which is the same moment on another clock.
+fn translated(time: Timestamp, there: Timestamp, here: Timestamp) -> Timestamp {
+    let (ahead, behind) = (here.since(there), there.since(here));
+    match ahead.max(behind) < DRIFT {
+        true => time,
+        false => Timestamp::from_micros(
+            time.as_micros().saturating_add(here.as_micros()).saturating_sub(there.as_micros()),
+        ),
     }
 }
 
@@ -86,8 +102,8 @@ impl Clock for SystemClock {
         })
     }
 
-    fn ahead(&self) -> Duration {
-        self.ahead_after(self.began.elapsed())
+    fn translate(&self, time: Timestamp) -> Timestamp {
+        translated(time, system_time(), self.now())
     }
 }
 
@@ -127,8 +143,8 @@ impl Clock for ManualClock {
         })
     }
 
-    fn ahead(&self) -> Duration {
-        self.ahead
+    fn translate(&self, time: Timestamp) -> Timestamp {
+        time.after(self.ahead)
     }
 }
 
@@ -162,6 +178,15 @@ mod tests {
         let passed = [0, 10, 600, 601, 86_400].map(|secs| clock.at(Duration::from_secs(secs)).since(newest));
 
         assert_eq!(passed.map(|passed| passed.as_secs()), [0, 9, 540, 541, 86_340]);
+    }
+
+    #[test]
+    fn a_moment_on_another_clock_is_as_far_off_as_on_this_one() {
+        let at = |secs: i64| Timestamp::from_micros(secs * 1_000_000);
+
+        assert_eq!(translated(at(1_010), at(1_000), at(5_000)), at(5_010), "this one is ahead");
+        assert_eq!(translated(at(5_010), at(5_000), at(1_000)), at(1_010), "this one is behind");
+        assert_eq!(translated(at(1_010), at(1_000), Timestamp::from_micros(1_000_000_700)), at(1_010));
     }
 
     #[test]

@@ -109,8 +109,8 @@ pub struct Running {
 /// The system's clock, or where that has gone back since, one that goes on from the newest time in the store.
 fn clock_after(newest: Timestamp) -> Arc<dyn Clock> {
     let clock = SystemClock::not_before(newest);
-    if clock.ahead() > CLOCK_BEHIND {
-        let behind = humantime::format_duration(Duration::from_secs(clock.ahead().as_secs()));
+    if clock.began_ahead() > CLOCK_BEHIND {
+        let behind = humantime::format_duration(Duration::from_secs(clock.began_ahead().as_secs()));
         tracing::warn!(
             "the system's clock is {behind} behind the store; time goes on from there, a tenth slower until both agree"
         );

@@ -27,11 +27,10 @@ impl Engine {
 
     /// Creates jobs, or finds those that their request ids have already made; all or none, in one durable step.
     ///
-    /// A scheduled time is the clients', who go by the system's clock: it is put where the engine's own clock will be by then.
+    /// A scheduled time is by the system's clock, which clients go by: it becomes what the engine's own clock will tell then.
     pub async fn start_all(&self, mut specs: Vec<Spec>) -> Result<Vec<Started>, Error> {
-        let ahead = self.shared().clock.ahead();
         for time in specs.iter_mut().filter_map(|spec| spec.options.schedule_time.as_mut()) {
-            *time = time.after(ahead);
+            *time = self.shared().clock.translate(*time);
         }
         let specs: Vec<Arc<Spec>> = specs.into_iter().map(Arc::new).collect();
         let submit = |spec: &Arc<Spec>| Submission { spec: Arc::clone(spec), chance: self.shared().chance() };

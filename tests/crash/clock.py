@@ -158,9 +158,11 @@ class World:
         self.expect("a silent attempt", began, job, ends(State.FAILED, "STALLED"), 4)
 
     def new(self, when):
-        """A job that nothing hinders."""
+        """A job that nothing hinders, and one that is meant by the clock as it is now."""
         began, job = self.start("simulate", work={"seconds": 0})
         self.expect(f"a new job {when}", began, job, ends(State.SUCCEEDED, ""), 0)
+        began, job = self.start("simulate", schedule_time=3, work={"seconds": 0})
+        self.expect(f"a new schedule {when}", began, job, ends(State.SUCCEEDED, ""), 3)
 
     def status(self, job):
         try:
