@@ -5,7 +5,7 @@ use super::program::MYSELF;
 use super::settings::{Options, Settings};
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{self, Engine, Observe};
-use crate::job::{DEFAULT_TENANT, Terms};
+use crate::job::{DEFAULT_TENANT, Terms, Timestamp};
 use crate::metrics::{COUNTS_MAX, Metrics};
 use crate::processor::exec::Exec;
 use crate::store::{self, SqliteStore, Store};
@@ -27,6 +27,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+/// How far the system's clock may have gone back without a word about it.
+const CLOCK_BEHIND: Duration = Duration::from_secs(2);
 /// The name under which the server's own slots hold jobs.
 const POOL_NAME: &str = "pool";
 /// How many reads of the store may go on at once: a few more than there are cores, since some wait for the disk.
@@ -104,6 +106,18 @@ pub struct Running {
     traces: Traces,
 }
 
+/// The system's clock, or where that has gone back since, one that goes on from the newest time in the store.
+fn clock_after(newest: Timestamp) -> Arc<dyn Clock> {
+    let clock = SystemClock::not_before(newest);
+    if clock.began_ahead() > CLOCK_BEHIND {
+        let behind = humantime::format_duration(Duration::from_secs(clock.began_ahead().as_secs()));
+        tracing::warn!(
+            "the system's clock is {behind} behind the store; time goes on from there, a tenth slower until both agree"
+        );
+    }
+    Arc::new(clock)
+}
+
 /// Starts a server with these handlers: the store first, then what was left in it, then the slots, and when all is there
 /// the port.
 pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Running> {
@@ -111,8 +125,6 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         .await
         .with_context(|| format!("cannot listen on {}", settings.listen))?;
     let address = listener.local_addr()?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let metrics = Arc::new(Metrics::new(clock.now(), &registry.kinds(), settings.slots, REASONS));
     let folder = settings.data_dir.clone();
     let store_settings =
         store::Settings { queue_max: settings.queue_max, readers: READERS, keeper: rand::random() };
@@ -122,6 +134,8 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         anyhow::Ok((store, counts))
     };
     let (store, counts) = tokio::task::spawn_blocking(open).await??;
+    let clock = clock_after(store.latest());
+    let metrics = Arc::new(Metrics::new(clock.now(), &registry.kinds(), settings.slots, REASONS));
     // Before the engine does anything: what it finds due there would come first.
     metrics.remember(&counts);
     let store = {

@@ -26,7 +26,12 @@ impl Engine {
     }
 
     /// Creates jobs, or finds those that their request ids have already made; all or none, in one durable step.
-    pub async fn start_all(&self, specs: Vec<Spec>) -> Result<Vec<Started>, Error> {
+    ///
+    /// A scheduled time is by the system's clock, which clients go by: it becomes what the engine's own clock will tell then.
+    pub async fn start_all(&self, mut specs: Vec<Spec>) -> Result<Vec<Started>, Error> {
+        for time in specs.iter_mut().filter_map(|spec| spec.options.schedule_time.as_mut()) {
+            *time = self.shared().clock.translate(*time);
+        }
         let specs: Vec<Arc<Spec>> = specs.into_iter().map(Arc::new).collect();
         let submit = |spec: &Arc<Spec>| Submission { spec: Arc::clone(spec), chance: self.shared().chance() };
         let operation = Operation::Submit(specs.iter().map(submit).collect());

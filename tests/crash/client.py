@@ -41,18 +41,41 @@ FINAL = {State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED}
 KEPT = {"state_change", "output", "output_reset", "log", "stage"}
 
 
+class Reading:
+    """A channel that shows what it cannot read: gRPC itself says no more than that."""
+
+    def __init__(self, channel):
+        self.channel = channel
+
+    def __getattr__(self, kind):
+        make = getattr(self.channel, kind)
+
+        def call(method, response_deserializer, **rest):
+            def read(data):
+                try:
+                    return response_deserializer(data)
+                except BaseException as error:
+                    print(f"crash: {method} answered {len(data)} bytes that cannot be read: {error!r}: {data.hex()}", flush=True)
+                    raise
+
+            return make(method, response_deserializer=read, **rest)
+
+        return call
+
+
 def connect(address):
     """A connection of its own, and the stub on it."""
     channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
-    return channel, service_grpc.JobServiceStub(channel)
+    return channel, service_grpc.JobServiceStub(Reading(channel))
 
 
 class Server:
-    """The real binary on a data folder; `environment` is added to ours."""
+    """The real binary on a data folder; `environment` is put in place of ours, `options` are more of its flags."""
 
-    def __init__(self, binary, folder, slots, environment=None, log=None, drain="2s"):
+    def __init__(self, binary, folder, slots, environment=None, log=None, drain="2s", options=()):
         command = [str(binary), "serve", "--listen", "127.0.0.1:0", "--data-dir", str(folder)]
         command += ["--slots", str(slots), "--worker-threads", "2", "--log", "warn", "--drain-timeout", drain]
+        command += map(str, options)
         self.log = open(log or "/dev/null", "ab")
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self.log, env=environment, text=True

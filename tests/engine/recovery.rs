@@ -1,9 +1,11 @@
 //! Engines that stop, and what the next one finds.
 
 use crate::bench::*;
+use longhaul::clock::ManualClock;
 use longhaul::engine::Error;
 use longhaul::job::*;
 use rstest::rstest;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[rstest]
@@ -105,6 +107,22 @@ async fn what_became_due_while_nobody_was_there_is_done_at_once() {
 
     assert_eq!(bench.state(scheduled).await, State::Pending);
     assert_eq!(bench.state(expiring).await, State::Expired);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scheduled_time_is_by_the_clock_of_clients_where_the_engines_is_ahead() {
+    let mut bench = Bench::new().await;
+    let (theirs, day) = (bench.engine.now(), Duration::from_secs(86_400));
+    bench.clock = Arc::new(ManualClock::ahead_by(day, theirs.after(day)));
+    bench.restart().await;
+
+    let soon = theirs.after(5 * SECOND);
+    let job = bench.start_with(|options| options.schedule_time = Some(soon)).await;
+    bench.pass(4 * SECOND).await;
+    assert_eq!(bench.state(job).await, State::Scheduled);
+    bench.pass(2 * SECOND).await;
+
+    assert_eq!(bench.state(job).await, State::Pending);
 }
 
 #[tokio::test(start_paused = true)]

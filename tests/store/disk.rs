@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const SETTINGS: Settings = Settings { queue_max: QUEUE_MAX, readers: 2, keeper: KEEPER.0 };
@@ -90,6 +91,24 @@ fn a_folder_has_one_server_at_a_time() {
 
     drop(first);
     open(&folder).unwrap();
+}
+
+#[test]
+fn a_store_remembers_the_newest_time_to_a_second_also_where_nobody_started_a_job_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).unwrap();
+    assert_eq!(store.latest(), Timestamp::default());
+    submit(&store, &[spec("work"), spec("work")]);
+    let later = START.after(Duration::from_secs(60));
+    let soon = later.after(Duration::from_millis(900));
+    for time in [later, soon] {
+        store.commit(vec![Operation::Claim(wish(&["work"], 0..1, true))], time).unwrap();
+    }
+
+    drop(store);
+    let latest = open(&folder).unwrap().latest();
+
+    assert_eq!(latest, later, "the last change was less than a second after it");
 }
 
 #[test]

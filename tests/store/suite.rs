@@ -25,6 +25,7 @@ macro_rules! cases {
             request_ids_outlive_a_restart
             a_submission_that_repeats_a_forgotten_job_takes_in_nothing
             order_is_that_of_acceptance_whatever_the_clock_does
+            a_history_never_goes_back_though_the_clock_does
             a_full_queue_takes_in_nothing;
         claim:
             claims_go_by_priority_then_creation

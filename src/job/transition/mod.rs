@@ -82,8 +82,9 @@ pub enum Refusal {
     },
 }
 
-/// Carries out `command` on `job` as of `now`.
+/// Carries out `command` on `job` as of `now`, or of its last event, where a clock has gone back behind that.
 pub fn transition(job: &Job, command: Command, now: Timestamp) -> Result<Transition, Refusal> {
+    let now = now.max(job.update_time());
     let mut step = Step { job: job.clone(), events: Vec::new(), result: None, live: None, now };
     let answer = match command {
         Command::Lease { worker, keeper, secret, in_process, term, accept } => {

@@ -97,6 +97,12 @@ impl SqliteStore {
         Self { flushed: Flushed(Box::new(flushed)), ..self }
     }
 
+    /// The newest time that the store was told, as far as it remembers that after a restart: at most a second before its last
+    /// change. A clock that goes on from there leaves nothing that it has in the future.
+    pub fn latest(&self) -> Timestamp {
+        self.writer.lock().as_ref().map(Writer::latest).unwrap_or_default()
+    }
+
     fn open_writer(&self, has_failed: bool) -> Result<Writer, ReadError> {
         let connection = self.folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let mut writer = Writer::open(connection, self.keeper, self.queue_max, has_failed)?;

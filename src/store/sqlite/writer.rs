@@ -13,9 +13,12 @@ use crate::job::{
     transition,
 };
 use crate::store::*;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
+
+/// How much time passes between two notes of the time: so much less may be remembered after a restart.
+const NOTE_TIME: Duration = Duration::from_secs(1);
 
 /// The writing side of a store.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub struct Writer {
     /// The last id that was given.
     pub(super) last_ordinal: i64,
     pub(super) last_create_time: Timestamp,
+    /// The newest time that is noted.
+    latest: Timestamp,
     pub(super) counters: Counters,
     /// The jobs that a worker has, as their rows say: nearly all commands are for one of them.
     held: HashMap<JobId, Job>,
@@ -59,6 +64,7 @@ impl Writer {
             .into());
         }
         let (last_ordinal, last_create_time) = last_ticket(&connection)?;
+        let latest = noted_time(&connection)?.max(last_create_time);
         let keys = sweep::waited_for(&connection)?;
         Ok(Self {
             requests: Requests::open(&connection)?,
@@ -68,6 +74,7 @@ impl Writer {
             queue_max,
             last_ordinal,
             last_create_time,
+            latest,
             held: HashMap::new(),
             served: HashMap::new(),
             keys,
@@ -82,9 +89,14 @@ impl Writer {
             ReadError::Damaged(error) => error,
         };
         self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|e| unavailable(e.into()))?;
+        let changes = self.connection.total_changes();
         let mut outcomes = Vec::with_capacity(batch.len());
         for operation in batch {
             outcomes.push(self.carry_out(operation, now).map_err(unavailable)?);
+        }
+        // A batch that changed nothing is not to be flushed for this.
+        if self.connection.total_changes() != changes && now.since(self.latest) >= NOTE_TIME {
+            self.note_time(now).map_err(|e| unavailable(e.into()))?;
         }
         self.requests.merge(&self.connection).map_err(|e| unavailable(e.into()))?;
         self.counters.write(&self.connection).map_err(|e| unavailable(e.into()))?;
@@ -94,6 +106,19 @@ impl Writer {
     /// Writes the transaction to the log and flushes it. After an error this writer must not be used again.
     pub fn commit(&self) -> Result<(), Error> {
         self.connection.execute_batch("COMMIT").map_err(|error| Error::Unknown(error.to_string()))
+    }
+
+    /// The newest time that this store was told, as far as that is noted.
+    pub fn latest(&self) -> Timestamp {
+        self.latest.max(self.last_create_time)
+    }
+
+    fn note_time(&mut self, now: Timestamp) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES ('latest', ?1)")?
+            .execute([now.as_micros()])?;
+        self.latest = now;
+        Ok(())
     }
 
     fn carry_out(&mut self, operation: Operation, now: Timestamp) -> Result<Outcome, ReadError> {
@@ -315,6 +340,14 @@ impl Writer {
             other => other,
         }
     }
+}
+
+/// The newest time that was noted.
+fn noted_time(connection: &Connection) -> rusqlite::Result<Timestamp> {
+    let noted = connection
+        .query_row("SELECT value FROM meta WHERE name = 'latest'", [], |row| row.get(0))
+        .optional()?;
+    Ok(Timestamp::from_micros(noted.unwrap_or(0)))
 }
 
 /// The last ordinal that was given, and when.

@@ -197,3 +197,18 @@ pub fn a_full_queue_takes_in_nothing(bench: &mut Bench) {
     bench.start(spec("a"));
     assert_eq!(bench.submit([spec("a")]), full);
 }
+
+pub fn a_history_never_goes_back_though_the_clock_does(bench: &mut Bench) {
+    let begin = bench.now;
+    bench.wait(10 * SECOND);
+    let job = bench.start(spec("work"));
+
+    bench.now = begin;
+    let token = bench.run(&["work"], 1).remove(0).token;
+    bench.step(token.job, complete(token));
+
+    let (snapshot, events) = bench.all_of(job.id);
+    assert!(events.is_sorted_by_key(|event| event.time));
+    let Job { create_time, start_time, end_time, .. } = snapshot.job;
+    assert!(Some(create_time) <= start_time && start_time <= end_time);
+}
