@@ -114,8 +114,12 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::new(Metrics::new(clock.now(), &registry.kinds(), settings.slots, REASONS));
     let folder = settings.data_dir.clone();
-    let store_settings =
-        store::Settings { queue_max: settings.queue_max, readers: READERS, keeper: rand::random() };
+    let store_settings = store::Settings {
+        queue_max: settings.queue_max,
+        free_bytes_min: settings.free_bytes_min,
+        readers: READERS,
+        keeper: rand::random(),
+    };
     let open = move || {
         let store = SqliteStore::open(&folder, store_settings)?;
         let counts = store.count(DEFAULT_TENANT, &[], COUNTS_MAX)?;

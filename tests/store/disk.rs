@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempDir;
 
-const SETTINGS: Settings = Settings { queue_max: QUEUE_MAX, readers: 2, keeper: KEEPER.0 };
+const SETTINGS: Settings = Settings { queue_max: QUEUE_MAX, free_bytes_min: 0, readers: 2, keeper: KEEPER.0 };
 
 fn open(folder: &TempDir) -> Result<SqliteStore, OpenError> {
     SqliteStore::open(folder.path(), SETTINGS)

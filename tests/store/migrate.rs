@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
-const SETTINGS: Settings = Settings { queue_max: QUEUE_MAX, readers: 2, keeper: 1 };
+const SETTINGS: Settings = Settings { queue_max: QUEUE_MAX, free_bytes_min: 0, readers: 2, keeper: 1 };
 
 /// A data folder with the fixture of version 1 in it.
 fn old() -> (TempDir, PathBuf) {

@@ -9,6 +9,7 @@ mod list;
 mod migrate;
 mod reader;
 mod requests;
+mod room;
 mod rows;
 mod schema;
 mod sweep;
@@ -20,6 +21,7 @@ pub use backup::{BackedUp, back_up};
 use checkpoint::Checkpointer;
 use parking_lot::Mutex;
 use reader::Readers;
+use room::Room;
 use rows::ReadError;
 use rusqlite::OpenFlags;
 use schema::Folder;
@@ -33,6 +35,8 @@ use writer::Writer;
 pub struct Settings {
     /// How many jobs may wait.
     pub queue_max: u64,
+    /// How much of the disk new jobs leave free, so that others can end; at most a tenth of it.
+    pub free_bytes_min: u64,
     /// How many reads may go on at once; more of them take turns.
     pub readers: usize,
     /// The name of a new store's server for itself, any number.
@@ -51,7 +55,7 @@ pub struct SqliteStore {
     writer: Mutex<Option<Writer>>,
     checkpointer: Checkpointer,
     keeper: Keeper,
-    queue_max: u64,
+    room: Room,
     flushed: Flushed,
     folder: Folder,
 }
@@ -81,7 +85,12 @@ impl SqliteStore {
             checkpointer,
             readers,
             keeper,
-            queue_max: settings.queue_max,
+            room: Room {
+                queue_max: settings.queue_max,
+                free_bytes_min: settings.free_bytes_min,
+                folder: folder.to_owned(),
+                looked: None,
+            },
             flushed: Flushed(Box::new(|_| {})),
             folder: opened,
         };
@@ -99,7 +108,7 @@ impl SqliteStore {
 
     fn open_writer(&self, has_failed: bool) -> Result<Writer, ReadError> {
         let connection = self.folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        let mut writer = Writer::open(connection, self.keeper, self.queue_max, has_failed)?;
+        let mut writer = Writer::open(connection, self.keeper, self.room.clone(), has_failed)?;
         // Not before: to turn automatic checkpoints off, as it does, takes any hook away.
         self.checkpointer.watch(&mut writer.connection)?;
         self.folder.sync()?;

@@ -5,6 +5,7 @@
 
 use super::counters::Counters;
 use super::requests::{Known, Requests, is_kept};
+use super::room::Room;
 use super::rows::{self, ReadError};
 use super::schema::BUSY_TIMEOUT;
 use super::{claim, forget, sweep};
@@ -22,7 +23,7 @@ use std::time::Duration;
 pub struct Writer {
     pub(super) connection: Connection,
     pub(super) keeper: Keeper,
-    queue_max: u64,
+    room: Room,
     pub(super) requests: Requests,
     /// The last id that was given.
     pub(super) last_ordinal: i64,
@@ -42,7 +43,7 @@ impl Writer {
     pub fn open(
         connection: Connection,
         keeper: Keeper,
-        queue_max: u64,
+        room: Room,
         has_failed: bool,
     ) -> Result<Self, ReadError> {
         connection.execute_batch("PRAGMA wal_autocheckpoint=0")?;
@@ -65,7 +66,7 @@ impl Writer {
             counters: Counters::open(&connection)?,
             connection,
             keeper,
-            queue_max,
+            room,
             last_ordinal,
             last_create_time,
             held: HashMap::new(),
@@ -153,7 +154,7 @@ impl Writer {
             });
         }
         let new = known.iter().filter(|known| known.is_none()).count() as u64;
-        if let Err(full) = self.check_room(new) {
+        if let Err(full) = self.room.check(self.counters.waiting(), new) {
             return Ok(Err(full));
         }
         let mut submitted: Vec<Submitted> = Vec::with_capacity(submissions.len());
@@ -169,13 +170,6 @@ impl Writer {
             submitted.push(next);
         }
         Ok(Ok(submitted))
-    }
-
-    fn check_room(&self, new: u64) -> Result<(), Rejection> {
-        match new > 0 && self.counters.waiting() + new > self.queue_max {
-            true => Err(Rejection::QueueFull { limit: self.queue_max }),
-            false => Ok(()),
-        }
     }
 
     fn retry(&mut self, retry: &Retry, now: Timestamp) -> Result<Result<Submitted, Rejection>, ReadError> {
@@ -199,7 +193,7 @@ impl Writer {
         if !snapshot.job.state.is_final() {
             return Ok(Err(Rejection::Active));
         }
-        if let Err(full) = self.check_room(1) {
+        if let Err(full) = self.room.check(self.counters.waiting(), 1) {
             return Ok(Err(full));
         }
         let spec = Spec::again(&snapshot, retry.request.clone(), retry.trace.clone());
