@@ -16,6 +16,7 @@ import random
 import shutil
 import subprocess
 import tempfile
+import threading
 
 from client import Server, Violation, demand
 from disk import Disk, Folder
@@ -24,6 +25,8 @@ from life import Backup, check, live
 HERE = pathlib.Path(__file__).resolve().parent
 # As many lives at once as a small machine has cores.
 WORKERS = 2
+# When a disk that fails is healed, or its server killed, at the latest.
+REMEDY_SECONDS = 2
 # From how much space on a disk in memory is taken, where what is not under the shim flushes for nothing.
 MEMORY_BYTES_MIN = 4 << 30
 # Disks, by what they do with a flush of a path; `torn` keeps besides some of what was not flushed.
@@ -62,11 +65,12 @@ class Bench:
         shim |= {"LD_PRELOAD": self.shim, "CRASH_FOLDER": top, "CRASH_NOTES": notes}
         return os.environ | {name: str(value) for name, value in shim.items()}
 
-    def run(self, life, binary=None, at=0, eio=0, of="S", healed="", backup_at=0, backup_eio=0, again=False):
+    def run(self, life, binary=None, at=0, eio=0, of="S", then="", hidden=False, backup_at=0, backup_eio=0, again=False):
         """A life, until it ends or is ended; with `again` another after it, without a power cut in between.
 
         It ends at the server's change `at` or the backup's change `backup_at`. The `eio`-th write or flush (`of` "W" or "S") of
-        the server or of the backup fails; with a path of `healed` every one of the server's from there on.
+        the server or of the backup fails; with `then` every one of the server's from there on, until the disk is "healed" or the
+        server is "killed". With `hidden` it is not told.
         """
         place = pathlib.Path(tempfile.mkdtemp(dir=self.place, prefix=f"{life}-{at}-{eio}-"))
         top, wishes = place / "top", {}
@@ -81,14 +85,21 @@ class Bench:
         binary = binary or self.binary
 
         def server(at, eio):
-            failing = {"CRASH_EIO": eio, "CRASH_EIO_OF": of} | ({"CRASH_HEALED": place / healed} if healed else {})
+            failing = {"CRASH_EIO": eio, "CRASH_EIO_OF": of}
+            failing |= ({"CRASH_HEALED": place / "healed"} if then else {}) | ({"CRASH_EIO_HIDDEN": 1} if hidden else {})
             environment = self.environment(top, notes[0], CRASH_AT=at, **failing)
             return Server(binary, data, 2, environment, place / "log", drain="0s", settings=SETTINGS)
 
         environment = self.environment(top, notes[1], CRASH_AT=backup_at, CRASH_EIO=backup_eio, CRASH_EIO_OF=of)
         backup = Backup(binary, data, top / "copies" / "backup.db", environment, backup_at, may_fail=eio or backup_eio)
         first = server(at, eio)
+        if then:
+            first.remedy = first.process.kill if then == "killed" else (place / "healed").touch
+        # Not every call tells that something is wrong.
+        remedy = threading.Timer(REMEDY_SECONDS, first.remedy)
+        remedy.start()
         refused = live(first, wishes, life, backup) if first.address else 0
+        remedy.cancel()
         # With a power cut to come there is no last chance to make up for a flush that failed.
         first.kill() if eio or backup_at else first.stop()
         # One that does not get as far as to serve is started again, as people do.
@@ -97,7 +108,7 @@ class Bench:
             demand(second.address, "the server does not start again")
             live(second, wishes, f"{life}-again")
             second.kill()
-        seed = f"{self.seed}.{life}.{at}.{eio}.{of}.{backup_at}.{backup_eio}"
+        seed = f"{self.seed}.{life}.{at}.{eio}.{of}.{then}.{backup_at}.{backup_eio}"
         return Death(self.binary, place, disk, notes, wishes, refused, backup, seed)
 
 

@@ -58,6 +58,8 @@ class Server:
         command = [str(binary), "serve", "--listen", "127.0.0.1:0", "--data-dir", str(folder)]
         command += ["--slots", str(slots), "--worker-threads", "2", "--log", "warn", "--drain-timeout", drain, *settings]
         self.log = open(log or "/dev/null", "ab")
+        # What to do about it when it has refused for long.
+        self.remedy = lambda: None
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self.log, env=environment, text=True
         )

@@ -19,6 +19,8 @@ from client import (
 LARGE_JOBS, LARGE_BYTES = 20, 900_000
 # More calls of one life than this are not refused by one failed flush.
 REFUSED_MAX = 200
+# After so many something is done about it, if that was the plan.
+PATIENCE = 5
 UNKNOWN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 UNREADABLE = "Exception deserializing response!"
 # gRPC logs why, where anybody listens.
@@ -51,6 +53,8 @@ class Client:
         if self.server.process.poll() is not None:
             raise Gone from error
         self.refused += 1
+        if self.refused == PATIENCE:
+            self.server.remedy()
         demand(self.refused < REFUSED_MAX, "a server that is alive refuses for ever:", error.details())
 
     def call(self, method, request, absent=False):

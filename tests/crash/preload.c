@@ -4,7 +4,7 @@
 //
 // CRASH_FOLDER: whose changes count, a real path. CRASH_NOTES: where they are noted. CRASH_AT: the number of the change that
 // is not made any more. CRASH_EIO: how many writes (CRASH_EIO_OF=W) or flushes (S) work before one fails; with CRASH_HEALED
-// all fail from there on until there is a file of that name. CRASH_SPACE: a file with the number of bytes that the disk has.
+// all fail from there on until there is a file of that name, and with CRASH_EIO_HIDDEN nobody is told. CRASH_SPACE: a file with the number of bytes that the disk has.
 // No flush is passed on: the disk is disk.py's affair. Names that end in -shm are left out: that is shared memory, made anew
 // at each start.
 //
@@ -35,6 +35,7 @@ static const char *folder, *healed, *space;
 static int notes = -1;
 static long changes, fatal_change, tries, failing_try;
 static char failing_kind;
+static int is_hidden;
 static int64_t used;
 
 static int counts(const char *path);
@@ -51,6 +52,7 @@ __attribute__((constructor)) static void start(void) {
     failing_try = failing ? atol(failing) : 0;
     failing_kind = kind ? kind[0] : 'S';
     healed = getenv("CRASH_HEALED");
+    is_hidden = getenv("CRASH_EIO_HIDDEN") != NULL;
     notes = REAL(open)(getenv("CRASH_NOTES"), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     folder = notes < 0 ? NULL : getenv("CRASH_FOLDER");
     space = getenv("CRASH_SPACE");
@@ -160,7 +162,7 @@ OPEN(openat64, (int at, const char *path, int flags, ...), at)
     begin(1); \
     int64_t offset = place; \
     if (offset < 0) offset = lseek(fd, 0, fcntl(fd, F_GETFL) & O_APPEND ? SEEK_END : SEEK_CUR); \
-    if (fails('W')) { errno = EIO; return end(-1); } \
+    if (fails('W')) { errno = EIO; return end(is_hidden ? (ssize_t)n : -1); } \
     size_t wanted = n; \
     n = room(fd, offset, n); \
     if (wanted && !n) { errno = ENOSPC; return end(-1); } \
@@ -192,7 +194,7 @@ static int flush(int fd, int (*real)(int)) {
     int fail = fails('S');
     note(fail ? 'F' : 'S', path, "", 0, 0, 0);
     if (fail) errno = EIO;
-    return end(fail ? -1 : 0);
+    return end(fail && !is_hidden ? -1 : 0);
 }
 int fsync(int fd) { return flush(fd, REAL(fsync)); }
 int fdatasync(int fd) { return flush(fd, REAL(fdatasync)); }
