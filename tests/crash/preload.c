@@ -4,7 +4,8 @@
 //
 // CRASH_FOLDER: whose changes count, a real path. CRASH_NOTES: where they are noted. CRASH_AT: the number of the change that
 // is not made any more. CRASH_EIO: how many writes (CRASH_EIO_OF=W) or flushes (S) work before one fails; with CRASH_HEALED
-// all fail from there on until there is a file of that name, and with CRASH_EIO_HIDDEN nobody is told. CRASH_SPACE: a file with the number of bytes that the disk has.
+// all fail from there on until there is a file of that name, and with CRASH_EIO_HIDDEN nobody is told. CRASH_SPACE: a file with the bytes
+// that the disk has, and those that others use.
 // No flush is passed on: the disk is disk.py's affair. Names that end in -shm are left out: that is shared memory, made anew
 // at each start.
 //
@@ -66,13 +67,14 @@ static int fails(char kind) {
     return tries == failing_try || (tries > failing_try && healed && REAL(access)(healed, F_OK));
 }
 
-// How many bytes the disk has in all.
-static int64_t capacity(void) {
-    char text[32] = "";
+// How many bytes of the disk are free, and how many it has in all.
+static int64_t left_of(long long *whole) {
+    char text[64] = "";
+    long long others;
     int fd = REAL(open)(space, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || REAL(read)(fd, text, sizeof text - 1) < 0) abort();
+    if (fd < 0 || REAL(read)(fd, text, sizeof text - 1) < 0 || sscanf(text, "%lld %lld", whole, &others) != 2) abort();
     close(fd);
-    return atoll(text);
+    return *whole - others > used ? *whole - others - used : 0;
 }
 
 static int64_t size_of(int fd) {
@@ -82,11 +84,10 @@ static int64_t size_of(int fd) {
 
 // How many of these bytes the disk takes: those that make a file no longer are always taken.
 static size_t room(int fd, int64_t offset, size_t length) {
-    int64_t size = size_of(fd), grows = offset + (int64_t)length - size, left;
-    if (!space || grows <= 0) return length;
-    left = capacity() - used;
-    if (grows <= left) return length;
-    return left > 0 && (int64_t)length > grows - left ? length - (grows - left) : (int64_t)length > grows ? length - grows : 0;
+    long long whole;
+    int64_t grows = offset + (int64_t)length - size_of(fd);
+    int64_t lacks = space && grows > 0 ? grows - left_of(&whole) : 0;
+    return lacks <= 0 ? length : lacks < (int64_t)length ? length - lacks : 0;
 }
 
 static int counts(const char *path) {
@@ -220,10 +221,10 @@ ENTRY(unlinkat, (int at, const char *path_, int flags), (at, path_, flags), 'U',
 #define FREE(name, parameters, call) int name parameters { \
     int result = REAL(name) call; \
     if (result || !folder || !space) return result; \
-    int64_t whole = capacity(); \
-    found->f_bsize = found->f_frsize = 1; \
+    long long whole; \
+    found->f_bfree = found->f_bavail = left_of(&whole); \
     found->f_blocks = whole; \
-    found->f_bfree = found->f_bavail = whole > used ? whole - used : 0; \
+    found->f_bsize = found->f_frsize = 1; \
     return result; }
 FREE(statvfs, (const char *path, struct statvfs *found), (path, found))
 FREE(statvfs64, (const char *path, struct statvfs64 *found), (path, found))

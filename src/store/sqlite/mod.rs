@@ -90,6 +90,7 @@ impl SqliteStore {
                 free_bytes_min: settings.free_bytes_min,
                 folder: folder.to_owned(),
                 looked: None,
+                bytes: 0,
             },
             flushed: Flushed(Box::new(|_| {})),
             folder: opened,

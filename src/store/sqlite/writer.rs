@@ -154,7 +154,8 @@ impl Writer {
             });
         }
         let new = known.iter().filter(|known| known.is_none()).count() as u64;
-        if let Err(full) = self.room.check(self.counters.waiting(), new) {
+        let bytes = submissions.iter().map(|submission| submission.spec.input.len()).sum();
+        if let Err(full) = self.room.check(&self.connection, self.counters.waiting(), new, bytes) {
             return Ok(Err(full));
         }
         let mut submitted: Vec<Submitted> = Vec::with_capacity(submissions.len());
@@ -193,10 +194,10 @@ impl Writer {
         if !snapshot.job.state.is_final() {
             return Ok(Err(Rejection::Active));
         }
-        if let Err(full) = self.room.check(self.counters.waiting(), 1) {
+        let spec = Spec::again(&snapshot, retry.request.clone(), retry.trace.clone());
+        if let Err(full) = self.room.check(&self.connection, self.counters.waiting(), 1, spec.input.len()) {
             return Ok(Err(full));
         }
-        let spec = Spec::again(&snapshot, retry.request.clone(), retry.trace.clone());
         Ok(Ok(Submitted::Created(Box::new(self.create(&spec, retry.chance, now)?))))
     }
 
