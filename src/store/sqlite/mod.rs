@@ -1,11 +1,13 @@
 //! Jobs in SQLite: one connection that writes, a few that read, and one that moves the log into the database.
 
+mod audit;
 mod backup;
 mod checkpoint;
 mod claim;
 mod counters;
 mod forget;
 mod list;
+mod log;
 mod migrate;
 mod reader;
 mod requests;
