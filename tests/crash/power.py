@@ -77,7 +77,7 @@ def sweep(workers, options, place):
     # The whole way of a new store to its place, and some points of the rest.
     placed = next(at for at, (kind, _) in enumerate(changes["first"], 1) if kind == "R")
     later = [("first", at) for at in [*range(1, 12), *range(placed - 5, placed + 12)]]
-    later = Tally().add(each(cut_later, some(later) + some(points, SAMPLE // 2 if not options.all else 3 * SAMPLE)))
+    later = Tally().add(each(cut_later, some(later) + rng.sample(points, SAMPLE // 2 if not options.all else 5 * SAMPLE)))
 
     # The backup's whole way to its place, and its end, where it was told to be made.
     copies = [(life, at) for life in SWEPT for at in range(len(counted[life][1]) + 1)]
@@ -91,7 +91,7 @@ def sweep(workers, options, place):
         demand(data.count(FLUSHED) > 0, "the binary does not have the text", FLUSHED)
         mutant.write_bytes(data.replace(FLUSHED, text))
         mutant.chmod(0o755)
-        lost = Tally().add(each(cut, [(*point, ["strict"], mutant) for point in some(points, SAMPLE // 2)]), mutant=True)
+        lost = Tally().add(each(cut, [(*point, ["strict"], mutant) for point in rng.sample(points, SAMPLE // 2)]), mutant=True)
         caught.lost[name], caught.looked[name] = lost.lost["strict"], lost.looked["strict"]
     caught.add(each(cut, [(*point, LIARS) for point in rng.sample(points, SAMPLE // 2)]), mutant=True)
     renamed = range(placed + 1, len(changes["first"]) + 1)
