@@ -58,7 +58,7 @@ impl Filled {
 }
 
 fn open(folder: &Path) -> anyhow::Result<SqliteStore> {
-    Ok(SqliteStore::open(folder, Settings { queue_max: u64::MAX, readers: 2, keeper: 7 })?)
+    Ok(SqliteStore::open(folder, Settings { queue_max: u64::MAX, free_bytes_min: 0, readers: 2, keeper: 7 })?)
 }
 
 /// Fills a store by the same operations that a server commits.

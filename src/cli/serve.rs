@@ -126,8 +126,12 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         .with_context(|| format!("cannot listen on {}", settings.listen))?;
     let address = listener.local_addr()?;
     let folder = settings.data_dir.clone();
-    let store_settings =
-        store::Settings { queue_max: settings.queue_max, readers: READERS, keeper: rand::random() };
+    let store_settings = store::Settings {
+        queue_max: settings.queue_max,
+        free_bytes_min: settings.free_bytes_min,
+        readers: READERS,
+        keeper: rand::random(),
+    };
     let open = move || {
         let store = SqliteStore::open(&folder, store_settings)?;
         let counts = store.count(DEFAULT_TENANT, &[], COUNTS_MAX)?;

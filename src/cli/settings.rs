@@ -22,6 +22,8 @@ pub const LISTEN: &str = "127.0.0.1:3000";
 /// More slots than any machine runs tasks for.
 const SLOTS_MAX: usize = 10_000;
 const WORKER_THREADS_MAX: usize = 256;
+/// The log before it is moved into the database, and as much again for what running jobs write meanwhile.
+const FREE_BYTES_MIN: u64 = 64 << 20;
 /// No lease should be so short that one lost packet ends it.
 const LEASE_DURATION_MIN: Duration = Duration::from_secs(1);
 
@@ -65,6 +67,9 @@ pub struct Options {
     /// How many jobs may wait [default: 10000000]
     #[arg(long, env = "LONGHAUL_QUEUE_MAX", value_name = "NUMBER")]
     pub queue_max: Option<u64>,
+    /// How much of the disk new jobs leave free, in bytes, so that others can end; at most a tenth of it [default: 67108864]
+    #[arg(long, env = "LONGHAUL_FREE_BYTES_MIN", value_name = "BYTES")]
+    pub free_bytes_min: Option<u64>,
     /// The largest input, in bytes [default: 1048576, which is also the most]
     #[arg(long, env = "LONGHAUL_INPUT_BYTES_MAX", value_name = "BYTES")]
     pub input_bytes_max: Option<usize>,
@@ -136,6 +141,8 @@ pub struct Settings {
     pub retention: Duration,
     /// How many jobs may wait.
     pub queue_max: u64,
+    /// How much of the disk new jobs leave free.
+    pub free_bytes_min: u64,
     /// The largest input, in bytes.
     pub input_bytes_max: usize,
     /// How many connections there may be.
@@ -179,6 +186,7 @@ impl Options {
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             retention: self.retention.or(other.retention),
             queue_max: self.queue_max.or(other.queue_max),
+            free_bytes_min: self.free_bytes_min.or(other.free_bytes_min),
             input_bytes_max: self.input_bytes_max.or(other.input_bytes_max),
             connections_max: self.connections_max.or(other.connections_max),
             allowed_hosts: self.allowed_hosts.or(other.allowed_hosts),
@@ -212,6 +220,7 @@ impl Options {
             drain_timeout: time(self.drain_timeout, 30),
             retention: time(self.retention, 7 * 24 * 3600),
             queue_max: self.queue_max.unwrap_or(10_000_000),
+            free_bytes_min: self.free_bytes_min.unwrap_or(FREE_BYTES_MIN),
             input_bytes_max: self.input_bytes_max.unwrap_or(INPUT_BYTES_MAX),
             connections_max: self.connections_max.unwrap_or(20_000),
             allowed_hosts: self.allowed_hosts.unwrap_or_default(),

@@ -27,6 +27,14 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
+    /// The disk has too little space for new jobs; those that are there go on.
+    #[error("the disk has {free} bytes free; new jobs are taken from {limit} on")]
+    DiskFull {
+        /// How many bytes are free.
+        free: u64,
+        /// How many have to be.
+        limit: u64,
+    },
     /// The cursor lies ahead of the job.
     #[error("the cursor {after} lies ahead of the job, which is at {sequence}")]
     AheadOfJob {
@@ -56,6 +64,7 @@ impl Error {
             | Self::Active
             | Self::RequestIdReused { .. }
             | Self::QueueFull { .. }
+            | Self::DiskFull { .. }
             | Self::AheadOfJob { .. }
             | Self::Damaged(_) => false,
         }
@@ -80,6 +89,7 @@ impl From<Rejection> for Error {
             Rejection::Active => Self::Active,
             Rejection::RequestIdReused { index } => Self::RequestIdReused { index },
             Rejection::QueueFull { limit } => Self::QueueFull { limit },
+            Rejection::DiskFull { free, limit } => Self::DiskFull { free, limit },
             Rejection::Damaged(what) => Self::Damaged(what),
         }
     }

@@ -210,6 +210,14 @@ pub enum Rejection {
         /// The limit.
         limit: u64,
     },
+    /// The disk has too little space for new jobs.
+    #[error("the disk has {free} bytes free; new jobs are taken from {limit} on")]
+    DiskFull {
+        /// How many bytes are free.
+        free: u64,
+        /// How many have to be.
+        limit: u64,
+    },
     /// The job's row cannot be read.
     #[error("{0}")]
     Damaged(String),

@@ -36,6 +36,7 @@ pub const REASONS: &[&str] = &[
     "JOB_ACTIVE",
     "REQUEST_ID_REUSED",
     "QUEUE_FULL",
+    "DISK_FULL",
     "AHEAD_OF_JOB",
     "UNAVAILABLE",
     "OUTCOME_UNKNOWN",
@@ -145,7 +146,11 @@ pub fn refusal(error: &Error) -> (String, String) {
 /// The stable reason of an error that lies with the server; none where the call itself could not be granted.
 pub fn fault(error: &Error) -> Option<&'static str> {
     let is_fault = match error {
-        Error::QueueFull { .. } | Error::Unavailable(_) | Error::Unknown(_) | Error::Damaged(_) => true,
+        Error::QueueFull { .. }
+        | Error::DiskFull { .. }
+        | Error::Unavailable(_)
+        | Error::Unknown(_)
+        | Error::Damaged(_) => true,
         Error::NotFound
         | Error::Active
         | Error::RequestIdReused { .. }
@@ -184,6 +189,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::Active => (Code::FailedPrecondition, "JOB_ACTIVE"),
         Error::RequestIdReused { .. } => (Code::InvalidArgument, "REQUEST_ID_REUSED"),
         Error::QueueFull { .. } => (Code::ResourceExhausted, "QUEUE_FULL"),
+        Error::DiskFull { .. } => (Code::ResourceExhausted, "DISK_FULL"),
         Error::AheadOfJob { .. } => (Code::OutOfRange, "AHEAD_OF_JOB"),
         Error::Unavailable(_) => (Code::Unavailable, "UNAVAILABLE"),
         Error::Unknown(_) => (Code::Unavailable, "OUTCOME_UNKNOWN"),
@@ -232,6 +238,7 @@ pub fn http(code: Code, reason: &str) -> StatusCode {
 fn metadata(error: &Error) -> HashMap<String, String> {
     let pairs: &[(&str, u64)] = match error {
         Error::QueueFull { limit } => &[("limit", *limit)],
+        Error::DiskFull { free, limit } => &[("free", *free), ("limit", *limit)],
         Error::AheadOfJob { sequence, .. } => &[("sequence", *sequence)],
         Error::Refused(Refusal::OutputGap { expected } | Refusal::LogGap { expected }) => {
             &[("expected", *expected)]
@@ -272,6 +279,7 @@ mod tests {
             Error::Active,
             Error::RequestIdReused { index: 0 },
             Error::QueueFull { limit: 7 },
+            Error::DiskFull { free: 6, limit: 7 },
             Error::AheadOfJob { after: 9, sequence: 7 },
             Error::Unavailable("closed".to_owned()),
             Error::Unknown("disk".to_owned()),
@@ -315,7 +323,10 @@ mod tests {
     fn it_says_when_to_come_again_just_where_that_helps() {
         for error in all() {
             let retry = status(&error).get_error_details().retry_info().is_some();
-            let helps = matches!(error, Error::Unavailable(_) | Error::Unknown(_) | Error::QueueFull { .. });
+            let helps = matches!(
+                error,
+                Error::Unavailable(_) | Error::Unknown(_) | Error::QueueFull { .. } | Error::DiskFull { .. }
+            );
 
             assert_eq!(retry, helps, "{error:?}");
         }

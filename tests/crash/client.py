@@ -5,6 +5,7 @@ The stubs are generated into a temporary folder, so nothing generated lies in th
 
 import atexit
 import importlib
+import json
 import pathlib
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import threading
 
 import grpc
 import grpc_tools
+from google.protobuf import json_format
 from grpc_tools import protoc
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -35,6 +37,8 @@ generate(_stubs)
 job_pb2 = importlib.import_module("longhaul.v1.job_pb2")
 service_pb2 = importlib.import_module("longhaul.v1.job_service_pb2")
 service_grpc = importlib.import_module("longhaul.v1.job_service_pb2_grpc")
+worker_pb2 = importlib.import_module("longhaul.v1.worker_service_pb2")
+worker_grpc = importlib.import_module("longhaul.v1.worker_service_pb2_grpc")
 
 State = job_pb2.Job.State
 FINAL = {State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED}
@@ -77,6 +81,8 @@ class Server:
         command += ["--slots", str(slots), "--worker-threads", "2", "--log", "warn", "--drain-timeout", drain]
         command += map(str, options)
         self.log = open(log or "/dev/null", "ab")
+        # What to do about it when it has refused for long.
+        self.remedy = lambda: None
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self.log, env=environment, text=True
         )
@@ -188,6 +194,10 @@ class Told:
         self.cancelled = False
         # Kept events as a watcher saw them, byte for byte.
         self.seen = {}
+        # What its worker was told to be durable: the output so far, and the result as JSON.
+        self.output, self.result = b"", None
+        # Whether it is forgotten: it may be once that was asked for, it is for ever once that was answered.
+        self.may_be_gone = self.is_gone = False
 
     def started(self, job):
         """A start was answered."""
@@ -201,6 +211,10 @@ class Told:
         demand(job.state == State.CANCELLING or job.state in FINAL, "a cancelled job is", job.state)
         self.shown(job)
         self.cancelled = job.state in (State.CANCELLING, State.CANCELLED)
+
+    def gone(self):
+        """It was answered that the job is forgotten."""
+        self.may_be_gone = self.is_gone = True
 
     def shown(self, job, now=False):
         """A job was shown, as it is `now` or perhaps as it was while another client was told more."""
@@ -226,6 +240,10 @@ class Told:
         output = check_history(ticket, events)
         job = stub.GetStatus(service_pb2.GetStatusRequest(job_id=ticket), timeout=30)
         self.shown(job, now=True)
+        demand(output.startswith(self.output), ticket, "has the output", output, "of", self.output)
+        if self.result is not None:
+            result = json_format.MessageToDict(job.result) if job.state == State.SUCCEEDED else None
+            demand(result == json.loads(self.result), ticket, "is", job.state, "with", result, "not", self.result)
         demand(job.sequence >= len(events), ticket, "is at", job.sequence, "of", len(events))
         for sequence, data in self.seen.items():
             demand(sequence <= len(events), ticket, "has lost event", sequence)
@@ -252,6 +270,8 @@ def account(stub, wishes):
         if wishes[wish].ticket == job.id:
             wishes[wish].shown(job, now=True)
     for name, wish in wishes.items():
-        if wish.ticket:
+        if wish.is_gone:
+            demand(name not in found, wish.ticket, "is there again")
+        elif wish.ticket and not (wish.may_be_gone and name not in found):
             demand(found.get(name) == wish.ticket, wish.ticket, "is lost; there is", found.get(name))
     return found

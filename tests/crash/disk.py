@@ -104,7 +104,7 @@ class Disk:
             node = parent.present.get(name) if isinstance(parent, Folder) else None
         return node, parent, name
 
-    def replay(self, notes, flushes=lambda path: True):
+    def replay(self, notes, flushes=lambda path, node: True):
         """Does all that was noted, but for flushes that are not to count. Returns the kind and path of each change."""
         data, at, done = pathlib.Path(notes).read_bytes(), 0, []
         while at + HEAD.size <= len(data):
@@ -119,7 +119,7 @@ class Disk:
                 node.do((offset, text))
             elif kind == b"T" and node:
                 node.do((size, None))
-            elif kind == b"S" and node and flushes(path):
+            elif kind == b"S" and node and flushes(path, node):
                 node.flush()
             elif kind == b"F" and node:
                 node.lose()

@@ -293,10 +293,11 @@ def check_checks(ledger, binary, folder):
     for name, wound in wounds.items():
         copy = folder.with_name(name)
         shutil.copytree(folder, copy)
-        with contextlib.closing(sqlite3.connect(copy / "store" / "longhaul.db")) as database:
+        server = Server(binary, copy, SLOTS)
+        # Beside the server, which would not start on what contradicts itself.
+        with contextlib.closing(sqlite3.connect(copy / "store" / "longhaul.db", timeout=30)) as database:
             database.executescript(wound)
             demand(database.total_changes > 0, "the mutant", name, "has nothing to lose")
-        server = Server(binary, copy, SLOTS)
         try:
             check_end(ledger, server.address)
         except Violation as violation:

@@ -55,7 +55,7 @@ impl Bench {
             Kept::Memory => (Arc::new(MemoryStore::new(1_000_000, Keeper(1))), None),
             Kept::Sqlite => {
                 let folder = tempfile::tempdir().unwrap();
-                let disk = Disk { queue_max: 1_000_000, readers: 2, keeper: 1 };
+                let disk = Disk { queue_max: 1_000_000, free_bytes_min: 0, readers: 2, keeper: 1 };
                 (Arc::new(SqliteStore::open(folder.path(), disk).unwrap()), Some(folder))
             }
         };

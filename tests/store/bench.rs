@@ -48,7 +48,7 @@ impl Default for SqliteFixture {
 
 impl Fixture for SqliteFixture {
     fn open(&mut self) -> Arc<dyn Store> {
-        let settings = Settings { queue_max: QUEUE_MAX, readers: 2, keeper: KEEPER.0 };
+        let settings = Settings { queue_max: QUEUE_MAX, free_bytes_min: 0, readers: 2, keeper: KEEPER.0 };
         Arc::new(SqliteStore::open(self.0.path(), settings).expect("the store opens"))
     }
 }

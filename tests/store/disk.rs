@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
-const SETTINGS: Settings = Settings { queue_max: QUEUE_MAX, readers: 2, keeper: KEEPER.0 };
+const SETTINGS: Settings = Settings { queue_max: QUEUE_MAX, free_bytes_min: 0, readers: 2, keeper: KEEPER.0 };
 
 fn open(folder: &TempDir) -> Result<SqliteStore, OpenError> {
     SqliteStore::open(folder.path(), SETTINGS)

@@ -2,7 +2,8 @@
 //!
 //! The fixtures were made by those servers themselves. Version 1: jobs in seven states, two with request ids, three of a
 //! concurrency key; one was running when it was killed. Version 2: jobs in six states, three of them with labels.
-//! Version 3: six jobs, of which one was claimed and one ran, both under leases with terms of their own.
+//! Version 3: six jobs, of which one was claimed and one ran, both under leases with terms of their own. Version 4: a job in every
+//! state, with labels, request ids, a concurrency key, two channels of output and a log, and an id whose job is forgotten.
 
 use crate::bench::{QUEUE_MAX, WHOLE};
 use crate::builders::{first, wish};
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
-const SETTINGS: Settings = Settings { queue_max: QUEUE_MAX, readers: 2, keeper: 1 };
+const SETTINGS: Settings = Settings { queue_max: QUEUE_MAX, free_bytes_min: 0, readers: 2, keeper: 1 };
 
 /// A data folder with the fixture of version 1 in it.
 fn old() -> (TempDir, PathBuf) {
@@ -196,4 +197,42 @@ fn the_records_of_version_3_are_read_and_go_on() {
     let store = SqliteStore::open(folder.path(), SETTINGS).unwrap();
     let found = store.get(&[claimed.id], Parts::FULL).unwrap().remove(0).unwrap();
     assert_eq!((found.job.unaccepted, version(&database)), (1, 4));
+}
+
+#[test]
+fn the_store_of_the_present_version_is_kept_with_a_job_in_every_state() {
+    let (folder, database) = of_version(4);
+    let before = rows(&database);
+    let of_a_new_store = {
+        let folder = tempfile::tempdir().unwrap();
+        drop(SqliteStore::open(folder.path(), SETTINGS).unwrap());
+        version(&folder.path().join("store/longhaul.db"))
+    };
+    assert_eq!(
+        (before.len(), version(&database)),
+        (13, of_a_new_store),
+        "a new version needs a fixture of its own"
+    );
+
+    let store = SqliteStore::open(folder.path(), SETTINGS).unwrap();
+
+    let all = list(&store, &Filter::default());
+    assert_eq!(all.len(), before.len());
+    for state in State::ALL {
+        assert!(all.iter().any(|one| one.job.state == state), "{state:?}");
+    }
+    let of = |kind: &str| all.iter().find(|one| one.job.kind == kind).unwrap();
+    assert_eq!(of("succeeds").result.as_deref(), Some(br#"{"answer":42}"#.as_slice()));
+    assert_eq!(of("runs").labels["run"], "7");
+    assert_eq!(of("runs").request_id.as_deref(), Some("runs-1"));
+    assert_eq!(of("runs").job.emitted.channels.len(), 2);
+    assert_eq!(all.iter().filter(|one| one.job.place() == Place::Blocked).count(), 1);
+    assert_eq!(of("fails").job.failure.as_ref().unwrap().message, "it broke");
+    for one in &all {
+        let history = store.events(&[(one.job.id, 0)], WHOLE).unwrap().remove(0);
+        assert_eq!(history.len() as u64, one.job.sequence(), "{}", one.job.kind);
+    }
+    let claim = wish(&["waits"], 1..9, true);
+    let outcomes = store.commit(vec![Operation::Claim(claim)], of("runs").job.state_time).unwrap();
+    assert!(matches!(&outcomes[..], [Outcome::Claim(dealt)] if dealt.claimed.len() == 2), "{outcomes:?}");
 }

@@ -49,7 +49,7 @@ fn is_wasteful(statement: &str, step: &str) -> bool {
 #[test]
 fn no_statement_looks_at_every_row_or_sorts() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { queue_max: QUEUE_MAX, readers: 1, keeper: KEEPER.0 };
+    let settings = Settings { queue_max: QUEUE_MAX, free_bytes_min: 0, readers: 1, keeper: KEEPER.0 };
     drop(SqliteStore::open(folder.path(), settings).unwrap());
     let connection = Connection::open(folder.path().join("store/longhaul.db")).unwrap();
 

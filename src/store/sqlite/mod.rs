@@ -1,14 +1,17 @@
 //! Jobs in SQLite: one connection that writes, a few that read, and one that moves the log into the database.
 
+mod audit;
 mod backup;
 mod checkpoint;
 mod claim;
 mod counters;
 mod forget;
 mod list;
+mod log;
 mod migrate;
 mod reader;
 mod requests;
+mod room;
 mod rows;
 mod schema;
 mod sweep;
@@ -20,6 +23,7 @@ pub use backup::{BackedUp, back_up};
 use checkpoint::Checkpointer;
 use parking_lot::Mutex;
 use reader::Readers;
+use room::Room;
 use rows::ReadError;
 use rusqlite::OpenFlags;
 use schema::Folder;
@@ -33,6 +37,8 @@ use writer::Writer;
 pub struct Settings {
     /// How many jobs may wait.
     pub queue_max: u64,
+    /// How much of the disk new jobs leave free, so that others can end; at most a tenth of it.
+    pub free_bytes_min: u64,
     /// How many reads may go on at once; more of them take turns.
     pub readers: usize,
     /// The name of a new store's server for itself, any number.
@@ -51,7 +57,7 @@ pub struct SqliteStore {
     writer: Mutex<Option<Writer>>,
     checkpointer: Checkpointer,
     keeper: Keeper,
-    queue_max: u64,
+    room: Room,
     flushed: Flushed,
     folder: Folder,
 }
@@ -81,7 +87,13 @@ impl SqliteStore {
             checkpointer,
             readers,
             keeper,
-            queue_max: settings.queue_max,
+            room: Room {
+                queue_max: settings.queue_max,
+                free_bytes_min: settings.free_bytes_min,
+                folder: folder.to_owned(),
+                looked: None,
+                bytes: 0,
+            },
             flushed: Flushed(Box::new(|_| {})),
             folder: opened,
         };
@@ -105,7 +117,7 @@ impl SqliteStore {
 
     fn open_writer(&self, has_failed: bool) -> Result<Writer, ReadError> {
         let connection = self.folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        let mut writer = Writer::open(connection, self.keeper, self.queue_max, has_failed)?;
+        let mut writer = Writer::open(connection, self.keeper, self.room.clone(), has_failed)?;
         // Not before: to turn automatic checkpoints off, as it does, takes any hook away.
         self.checkpointer.watch(&mut writer.connection)?;
         self.folder.sync()?;

@@ -61,7 +61,11 @@ impl Requests {
             let record = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
             match decode(ordinal, record) {
                 Ok(request) => requests.remember(rows::hash(&[&request.tenant, &request.id]), ordinal),
-                Err(error) => tracing::error!(%error, "a request id is lost"),
+                // Its job knows it as well, so that a repeat hears of the damage rather than make another job.
+                Err(error) => match name_of(connection, ordinal) {
+                    Some(hash) => requests.remember(hash, ordinal),
+                    None => tracing::error!(%error, "a request id is lost"),
+                },
             }
         }
         Ok(requests)
@@ -186,6 +190,13 @@ impl Requests {
         self.count -= 1;
         true
     }
+}
+
+/// The hash of the request id that a job has by its own account, if it has one and can be read.
+fn name_of(connection: &Connection, ordinal: i64) -> Option<i64> {
+    let job = rows::load(connection, ordinal).ok()??;
+    let request_id = rows::load_carried(connection, ordinal).ok()?.request_id?;
+    Some(rows::hash(&[&job.tenant, &request_id]))
 }
 
 /// Whether the job with this ordinal is not forgotten.

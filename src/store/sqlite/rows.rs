@@ -167,6 +167,29 @@ pub fn place_anew(
     insert_labels(connection, job, labels)
 }
 
+/// Whether what stands beside a job's record follows from it, but where it was [set aside](set_aside).
+pub fn is_placed(connection: &Connection, job: &Job) -> rusqlite::Result<bool> {
+    let place = place_of(job);
+    let concurrency = job.options.concurrency.as_ref();
+    connection
+        .prepare_cached(
+            "SELECT 1 FROM jobs WHERE ordinal = ?1 AND state = ?2 AND concurrency_key IS ?3 AND concurrency_limit IS ?4
+             AND granted IS ?5 AND (place = ?6 OR place = ?7 AND rank = ?8 AND due IS ?9 AND purge IS ?10)",
+        )?
+        .exists(params![
+            job.id.ordinal(),
+            job.state.name(),
+            concurrency.map(|concurrency| &concurrency.key),
+            concurrency.map(|concurrency| concurrency.limit),
+            job.granted.then_some(1),
+            place::DAMAGED,
+            place,
+            rank_of(job, place),
+            job.next_due().map(Timestamp::as_micros),
+            job.purge_time().map(Timestamp::as_micros),
+        ])
+}
+
 /// Writes what a transition has made of a job.
 pub fn update(connection: &Connection, before: &Job, step: &Transition) -> rusqlite::Result<()> {
     let job = &step.job;

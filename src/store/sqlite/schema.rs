@@ -1,6 +1,6 @@
 //! The tables, and how a new store comes into being: whole or not at all.
 
-use super::migrate;
+use super::{audit, log, migrate};
 use crate::store::OpenError;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -112,10 +112,28 @@ impl Folder {
         }
         // Also for one that is there: whoever moved it to its place may have been killed before this.
         sync(path).map_err(|error| failed(&error))?;
+        let database = &folder.database;
+        let mut name = database.as_os_str().to_owned();
+        name.push("-wal");
+        let wal = PathBuf::from(name);
+        if let Some(damage) = log::check(&wal).map_err(|error| failed(&error))? {
+            return Err(failed(&damage));
+        }
+        let size = |path: &Path| path.metadata().map_or(0, |data| data.len());
+        let bytes = size(database) + size(&wal);
         let mut connection =
             folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| failed(&error))?;
         match read_version(&connection).map_err(|error| failed(&error))? {
-            VERSION => Ok(folder),
+            VERSION => {
+                let damage = match bytes <= audit::BYTES_MAX {
+                    true => audit::look_through(&connection).map_err(|error| failed(&error))?,
+                    false => None,
+                };
+                match damage {
+                    Some(damage) => Err(failed(&format_args!("it is damaged: {damage}"))),
+                    None => Ok(folder),
+                }
+            }
             found @ 1..VERSION => {
                 migrate::bring_up(&mut connection, found, TABLES).map_err(|error| failed(&error))?;
                 tracing::info!("the store was brought from version {found} to version {VERSION}");

@@ -5,6 +5,7 @@
 
 use super::counters::Counters;
 use super::requests::{Known, Requests, is_kept};
+use super::room::Room;
 use super::rows::{self, ReadError};
 use super::schema::BUSY_TIMEOUT;
 use super::{claim, forget, sweep};
@@ -25,7 +26,7 @@ const NOTE_TIME: Duration = Duration::from_secs(1);
 pub struct Writer {
     pub(super) connection: Connection,
     pub(super) keeper: Keeper,
-    queue_max: u64,
+    room: Room,
     pub(super) requests: Requests,
     /// The last id that was given.
     pub(super) last_ordinal: i64,
@@ -47,7 +48,7 @@ impl Writer {
     pub fn open(
         connection: Connection,
         keeper: Keeper,
-        queue_max: u64,
+        room: Room,
         has_failed: bool,
     ) -> Result<Self, ReadError> {
         connection.execute_batch("PRAGMA wal_autocheckpoint=0")?;
@@ -71,7 +72,7 @@ impl Writer {
             counters: Counters::open(&connection)?,
             connection,
             keeper,
-            queue_max,
+            room,
             last_ordinal,
             last_create_time,
             latest,
@@ -178,7 +179,8 @@ impl Writer {
             });
         }
         let new = known.iter().filter(|known| known.is_none()).count() as u64;
-        if let Err(full) = self.check_room(new) {
+        let bytes = submissions.iter().map(|submission| submission.spec.input.len()).sum();
+        if let Err(full) = self.room.check(&self.connection, self.counters.waiting(), new, bytes) {
             return Ok(Err(full));
         }
         let mut submitted: Vec<Submitted> = Vec::with_capacity(submissions.len());
@@ -194,13 +196,6 @@ impl Writer {
             submitted.push(next);
         }
         Ok(Ok(submitted))
-    }
-
-    fn check_room(&self, new: u64) -> Result<(), Rejection> {
-        match new > 0 && self.counters.waiting() + new > self.queue_max {
-            true => Err(Rejection::QueueFull { limit: self.queue_max }),
-            false => Ok(()),
-        }
     }
 
     fn retry(&mut self, retry: &Retry, now: Timestamp) -> Result<Result<Submitted, Rejection>, ReadError> {
@@ -224,10 +219,10 @@ impl Writer {
         if !snapshot.job.state.is_final() {
             return Ok(Err(Rejection::Active));
         }
-        if let Err(full) = self.check_room(1) {
+        let spec = Spec::again(&snapshot, retry.request.clone(), retry.trace.clone());
+        if let Err(full) = self.room.check(&self.connection, self.counters.waiting(), 1, spec.input.len()) {
             return Ok(Err(full));
         }
-        let spec = Spec::again(&snapshot, retry.request.clone(), retry.trace.clone());
         Ok(Ok(Submitted::Created(Box::new(self.create(&spec, retry.chance, now)?))))
     }
 

@@ -1,0 +1,86 @@
+//! Whether there is room for new jobs: in the queue, and on the disk.
+//!
+//! New jobs are refused while there still is some space, so that those that are there can end.
+
+use crate::store::Rejection;
+use rusqlite::Connection;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How often the disk is looked at, however many jobs are started, and after how many bytes of inputs.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const LOOK_BYTES: usize = 4 << 20;
+/// So much of a disk is never kept free: a small one shall hold jobs as well.
+const SHARE_MAX: u64 = 10;
+
+/// What new jobs must have room in.
+#[derive(Clone, Debug)]
+pub struct Room {
+    /// How many jobs may wait.
+    pub queue_max: u64,
+    /// How much of the disk new jobs leave free; at most a tenth of it.
+    pub free_bytes_min: u64,
+    /// Where the jobs are kept.
+    pub folder: PathBuf,
+    /// When the disk was looked at last, and what was found.
+    pub looked: Option<(Instant, Result<(), Rejection>)>,
+    /// How many bytes of inputs came since.
+    pub bytes: usize,
+}
+
+impl Room {
+    /// Whether so many new jobs with so large inputs fit in beside those that wait.
+    pub fn check(
+        &mut self,
+        connection: &Connection,
+        waiting: u64,
+        new: u64,
+        bytes: usize,
+    ) -> Result<(), Rejection> {
+        if new == 0 {
+            return Ok(());
+        }
+        if waiting + new > self.queue_max {
+            return Err(Rejection::QueueFull { limit: self.queue_max });
+        }
+        self.bytes += bytes;
+        match &self.looked {
+            Some((when, found)) if when.elapsed() < LOOK_INTERVAL && self.bytes < LOOK_BYTES => found.clone(),
+            _ => {
+                let found = self.look(connection);
+                (self.looked, self.bytes) = (Some((Instant::now(), found.clone())), 0);
+                found
+            }
+        }
+    }
+
+    fn look(&self, connection: &Connection) -> Result<(), Rejection> {
+        // Where a disk does not tell, the first write that fails does.
+        let Ok(disk) = rustix::fs::statvfs(&self.folder) else { return Ok(()) };
+        // What forgotten jobs have left in the database is as good as free.
+        let pragma =
+            |name| connection.pragma_query_value(None, name, |row| row.get::<_, u32>(0)).unwrap_or(0);
+        let within = u64::from(pragma("freelist_count")) * u64::from(pragma("page_size"));
+        let (free, whole) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
+        check_space(free + within, whole, self.free_bytes_min)
+    }
+}
+
+fn check_space(free: u64, whole: u64, free_bytes_min: u64) -> Result<(), Rejection> {
+    let limit = free_bytes_min.min(whole / SHARE_MAX);
+    if free < limit { Err(Rejection::DiskFull { free, limit }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_keeps_what_is_set_free_and_a_small_one_a_tenth() {
+        assert_eq!(check_space(999, 1_000_000, 1_000), Err(Rejection::DiskFull { free: 999, limit: 1_000 }));
+        assert_eq!(check_space(1_000, 1_000_000, 1_000), Ok(()));
+        assert_eq!(check_space(99, 1_000, 1_000), Err(Rejection::DiskFull { free: 99, limit: 100 }));
+        assert_eq!(check_space(100, 1_000, 1_000), Ok(()));
+        assert_eq!(check_space(0, 1_000, 0), Ok(()));
+    }
+}
