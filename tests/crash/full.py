@@ -48,7 +48,7 @@ class Full:
 
     def begin(self):
         """Starts the server."""
-        self.server = Server(self.binary, self.data, 0, self.environment, self.log, settings=self.settings)
+        self.server = Server(self.binary, self.data, 0, self.environment, self.log, options=self.settings)
         demand(self.server.address, "the server does not start:", self.log.read_text()[-500:])
         self.channel, self.stub = connect(self.server.address)
         self.worker = worker_grpc.WorkerServiceStub(self.channel)
