@@ -68,7 +68,8 @@ impl Disk {
                 Arc::clone(store) as Arc<dyn Store>
             }
             Kept::Sqlite(folder) => {
-                let settings = Settings { queue_max: QUEUE_MAX, readers: 1, keeper: KEEPER };
+                let settings =
+                    Settings { queue_max: QUEUE_MAX, free_bytes_min: 0, readers: 1, keeper: KEEPER };
                 Arc::new(SqliteStore::open(folder.path(), settings).expect("the store opens again"))
             }
         };
