@@ -1,11 +1,11 @@
 //! What happened to a job, from any point on: in order, without a gap, to the end and no further.
 
 use crate::bench::*;
-use longhaul::engine::{Error, Form, Message, WatchOptions};
+use longhaul::engine::{Error, Form, Message, SharedBody, SharedEvent, WatchOptions};
 use longhaul::job::*;
 use longhaul::store::{Operation, Store};
 use rstest::rstest;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Two attempts that say something in every way.
 async fn live_through(bench: &Bench, job: JobId) {
@@ -232,4 +232,37 @@ async fn a_watcher_that_does_not_read_misses_nothing_and_holds_nothing() {
     assert!(held <= 64, "{held} events are held");
     bench.complete(&token).await;
     assert_eq!(kept(&to_the_end(slow).await), bench.history(token.job).await[2..]);
+}
+
+#[tokio::test]
+async fn past_what_all_tails_may_have_a_job_keeps_its_newest_event_alone() {
+    const JOBS: usize = 400;
+    const OUTPUT: usize = 192 << 10;
+    let bench = Bench::new().await;
+    let mut watched = Vec::new();
+    for _ in 0..JOBS {
+        let token = bench.run().await.token;
+        watched.push((bench.watch(token.job, None).await, token));
+    }
+
+    let (mut events, mut read) = (Vec::new(), 0);
+    let bytes = |event: &SharedEvent| match &event.body {
+        SharedBody::Kept(Body::OutputAppended { data, .. }) => data.len(),
+        _ => 0,
+    };
+    for (watch, token) in &mut watched {
+        bench.write(token, vec![b'x'; OUTPUT]).await;
+        bench.complete(token).await;
+        while let Some(message) = within(watch.next()).await {
+            if let Message::Shared(event) = message.unwrap() {
+                read += bytes(&event);
+                events.push(Arc::downgrade(&event));
+            }
+        }
+    }
+
+    assert_eq!(read, JOBS * OUTPUT, "whoever watches has it all");
+    let held: usize = events.iter().filter_map(Weak::upgrade).map(|event| bytes(&event)).sum();
+    let most = 64 << 20;
+    assert!((most - OUTPUT..=most + OUTPUT).contains(&held), "{held} bytes are held");
 }

@@ -244,8 +244,10 @@ mod tests {
 
     #[test]
     fn an_object_has_no_more_fields_than_any_message() {
-        let text = |fields: usize| format!(r#"{{{}"kind": "k"}}"#, r#""x": 1, "#.repeat(fields - 1));
-
+        let text = |fields: usize| {
+            let fields: Vec<String> = (0..fields).map(|n| format!(r#""field-{n}": {n}"#)).collect();
+            format!("{{{}}}", fields.join(", "))
+        };
         let said = |fields: usize| start(text(fields).as_bytes()).unwrap_err().message().to_owned();
 
         assert!(!said(100).contains("far more fields"), "{}", said(100));
