@@ -70,7 +70,7 @@ impl JobService for Jobs {
         request: Request<proto::WatchJobRequest>,
     ) -> Result<Response<Self::WatchJobStream>, Status> {
         let watch = self.api.watch(request.into_inner()).await?;
-        Ok(Response::new(streams::watch_job(watch)))
+        Ok(plain(streams::watch_job(watch)))
     }
 
     async fn watch_jobs(
@@ -78,7 +78,7 @@ impl JobService for Jobs {
         request: Request<proto::WatchJobsRequest>,
     ) -> Result<Response<Self::WatchJobsStream>, Status> {
         let watch = self.api.watch_all(request.into_inner())?;
-        Ok(Response::new(Box::pin(streams::watch_jobs(watch))))
+        Ok(plain(Box::pin(streams::watch_jobs(watch))))
     }
 
     async fn list_jobs(
@@ -141,6 +141,13 @@ fn ticket(started: &Started) -> Response<proto::Job> {
     if started.repeated {
         response.metadata_mut().insert("longhaul-repeated", MetadataValue::from_static("true"));
     }
+    response
+}
+
+/// A stream that is not compressed: its messages are small, and one that many watch is encoded once for all of them.
+fn plain<S>(stream: S) -> Response<S> {
+    let mut response = Response::new(stream);
+    response.disable_compression();
     response
 }
 

@@ -69,8 +69,8 @@ class Reading:
 
 def connect(address):
     """A connection of its own, and the stub on it."""
-    # Uncompressed: a compressed message that comes while its call is being ended is handed out by gRPC 1.85 as it is, and no
-    # client can read it. It was seen with the bytes of a whole, valid gzip member.
+    # Uncompressed: twice a client has got the bytes of a whole gzip member where a message was to be, both while its call was
+    # being ended. It seems that gRPC 1.85 then hands out what came as it is.
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.compression_enabled_algorithms_bitset", 1)]
     channel = grpc.insecure_channel(address, options=options)
     return channel, service_grpc.JobServiceStub(Reading(channel))
