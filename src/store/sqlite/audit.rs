@@ -6,9 +6,9 @@ use super::rows::{self, ReadError};
 use crate::job::State;
 use rusqlite::{Connection, OptionalExtension};
 
-/// Stores of up to so many bytes are looked through at each start, which takes up to about a second. Of a larger one, what is read
-/// is checked.
-pub const BYTES_MAX: u64 = 32 << 20;
+/// Stores of up to so many bytes are looked through at each start: a start must not take long, least of all after a crash. Of a
+/// larger one, the records that are read are checked.
+pub const BYTES_MAX: u64 = 16 << 20;
 
 /// Statements that find nothing in a store that is whole, and what it is if they do.
 const CONTRADICTIONS: [(&str, &str); 8] = [
