@@ -3,8 +3,11 @@
 use crate::job::Timestamp;
 use std::future::Future;
 use std::pin::Pin;
-use std::time::{Duration, Instant, SystemTime};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Tells the time and waits for it.
 pub trait Clock: Send + Sync + 'static {
@@ -23,10 +26,13 @@ const DRIFT: Duration = Duration::from_secs(1);
 /// While the time is ahead of the system's clock, every so many seconds pass as one less.
 const CATCH_UP: u32 = 10;
 
+/// Reads a system's clock.
+pub type Reading = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
 /// The system's clock as it was when the process began, moved on by the monotonic clock, so that a jump of the system's
 /// clock neither ends leases nor fires timers.
-#[derive(Debug)]
 pub struct SystemClock {
+    system: Reading,
     began: Instant,
     wall: Timestamp,
     /// How far that was ahead of the system's clock.
@@ -43,8 +49,13 @@ impl SystemClock {
     /// there, and passes a tenth slower until both are the same. So nothing happens before what had led to it, no wait that
     /// was begun is as long as the jump, and none is shorter than it should be.
     pub fn not_before(newest: Timestamp) -> Self {
-        let system = system_time();
-        Self { began: Instant::now(), wall: system.max(newest), ahead: newest.since(system) }
+        Self::of(Arc::new(system_time), newest)
+    }
+
+    /// The same on a system whose clock is read so, and whose monotonic clock is tokio's.
+    pub fn of(system: Reading, newest: Timestamp) -> Self {
+        let now = system();
+        Self { system, began: Instant::now(), wall: now.max(newest), ahead: newest.since(now) }
     }
 
     /// How far it was ahead of the system's clock at first.
@@ -79,6 +90,18 @@ fn system_time() -> Timestamp {
     Timestamp::default().after(since)
 }
 
+impl fmt::Debug for SystemClock {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { began, wall, ahead, .. } = self;
+        formatter
+            .debug_struct("SystemClock")
+            .field("began", began)
+            .field("wall", wall)
+            .field("ahead", ahead)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Default for SystemClock {
     fn default() -> Self {
         Self::new()
@@ -103,7 +126,7 @@ impl Clock for SystemClock {
     }
 
     fn translate(&self, time: Timestamp) -> Timestamp {
-        translated(time, system_time(), self.now())
+        translated(time, (self.system)(), self.now())
     }
 }
 

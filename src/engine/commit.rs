@@ -33,7 +33,8 @@ const WAITING_MAX: usize = 4_096;
 pub struct Committer {
     requests: Mutex<Option<Sender<Request>>>,
     waiting: Arc<Semaphore>,
-    running: Mutex<Option<Running>>,
+    /// Whoever stops it has it until the end.
+    running: tokio::sync::Mutex<Option<Running>>,
     /// Where there is no thread that would hear by itself.
     bell: Option<Arc<Notify>>,
     proof: Arc<Proof>,
@@ -74,7 +75,7 @@ impl Committer {
         Ok(Self {
             requests: Mutex::new(Some(sender)),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
-            running: Mutex::new(Some(running)),
+            running: tokio::sync::Mutex::new(Some(running)),
             bell,
             proof,
         })
@@ -162,9 +163,12 @@ impl Committer {
 
     /// Whether the thread is gone though nobody has stopped it: by a panic, and for good.
     pub fn is_dead(&self) -> bool {
-        self.running.lock().as_ref().is_some_and(|running| match running {
-            Running::Thread(thread) => thread.is_finished(),
-            Running::Task(task) => task.is_finished(),
+        let running = self.running.try_lock();
+        running.is_ok_and(|running| {
+            running.as_ref().is_some_and(|running| match running {
+                Running::Thread(thread) => thread.is_finished(),
+                Running::Task(task) => task.is_finished(),
+            })
         })
     }
 
@@ -177,17 +181,23 @@ impl Committer {
     pub async fn stop(&self) {
         self.requests.lock().take();
         self.ring();
-        let running = self.running.lock().take();
-        // A panic there has been reported already.
-        match running {
-            Some(Running::Thread(thread)) => {
-                let _ = task::spawn_blocking(move || thread.join()).await;
-            }
-            Some(Running::Task(task)) => {
-                let _ = task.await;
-            }
-            None => {}
+        let mut running = self.running.lock().await;
+        *running = running.take().map(|running| match running {
+            Running::Thread(thread) => Running::Task(task::spawn_blocking(move || drop(thread.join()))),
+            task @ Running::Task(_) => task,
+        });
+        if let Some(Running::Task(task)) = &mut *running {
+            // A panic there has been reported already.
+            let _ = task.await;
         }
+        *running = None;
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.requests.get_mut().take();
+        self.ring();
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 /// How many events of a watched job are at hand for readers that keep up.
-pub const TAIL_EVENTS_MAX: usize = 64;
+const TAIL_EVENTS_MAX: usize = 64;
 /// How many bytes of output they may have.
 const TAIL_BYTES_MAX: usize = 256 << 10;
 /// How many bytes all tails may have together; past it new events are read from the store. With the two forms that watchers

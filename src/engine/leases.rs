@@ -392,7 +392,8 @@ impl Leases {
         updates
     }
 
-    /// The leases whose time is over, in the order of their jobs. They are to be ended, and none of them is renewed any more unless that fails.
+    /// The leases whose time is over, in the order of their jobs. They are to be ended, and none of them is renewed any more unless
+    /// that fails.
     pub fn overdue(&self, now: Timestamp) -> Vec<Overdue> {
         let mut kept = self.kept.lock();
         let overdue = kept.held.values_mut().filter_map(|held| {

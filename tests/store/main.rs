@@ -5,6 +5,7 @@
 
 mod bench;
 mod builders;
+mod damage;
 mod disk;
 mod migrate;
 mod mutants;

@@ -12,6 +12,7 @@ const JOBS_PER_PLACE: usize = 16;
 /// How many operations one batch takes, so that the first of them does not wait for too many; a submission counts as many
 /// as it has jobs. Reports come first, so that however many jobs are started, those that run can end.
 pub const BATCH_MAX: usize = 1_024;
+
 /// Something to be committed.
 pub struct Request {
     /// What.

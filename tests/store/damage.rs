@@ -1,0 +1,190 @@
+//! What is found of a store that is damaged before it is opened: a log that is not whole, and what contradicts itself.
+
+use crate::bench::{KEEPER, QUEUE_MAX, START};
+use crate::builders::*;
+use longhaul::job::*;
+use longhaul::store::*;
+use rusqlite::Connection;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+const SETTINGS: Settings = Settings { queue_max: QUEUE_MAX, free_bytes_min: 0, readers: 1, keeper: KEEPER.0 };
+const HEAD_BYTES: usize = 32;
+const FRAME_BYTES: usize = 24 + 4_096;
+
+/// A job with labels and a request id.
+fn named(id: &str) -> Spec {
+    let request = RequestKey { id: id.to_owned(), fingerprint: [7; 32] };
+    let labels = [("team".to_owned(), id.to_owned())].into();
+    Spec { request: Some(request), labels, ..spec("work") }
+}
+
+fn submit(store: &SqliteStore, spec: Spec) -> Outcome {
+    let submission = Submission { spec: Arc::new(spec), chance: 1 };
+    store.commit(vec![Operation::Submit(vec![submission])], START).unwrap().remove(0)
+}
+
+fn open(folder: &Path) -> Result<SqliteStore, OpenError> {
+    SqliteStore::open(folder, SETTINGS)
+}
+
+fn log(folder: &Path) -> PathBuf {
+    folder.join("store/longhaul.db-wal")
+}
+
+/// A folder as a server leaves it that is killed after four commits, and where the frames of each commit lie in the log.
+fn killed() -> (TempDir, Vec<Range<usize>>) {
+    let (lived, left) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open(lived.path()).unwrap();
+    let mut commits = Vec::new();
+    let mut begin = HEAD_BYTES;
+    for id in ["one", "two", "three", "four"] {
+        submit(&store, named(id));
+        let end = std::fs::metadata(log(lived.path())).unwrap().len() as usize;
+        commits.push(begin..end);
+        begin = end;
+    }
+    std::fs::create_dir(left.path().join("store")).unwrap();
+    for name in ["longhaul.db", "longhaul.db-wal"] {
+        std::fs::copy(lived.path().join("store").join(name), left.path().join("store").join(name)).unwrap();
+    }
+    (left, commits)
+}
+
+fn flip(file: &Path, at: usize) {
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes[at] ^= 0x20;
+    std::fs::write(file, bytes).unwrap();
+}
+
+fn jobs(store: &SqliteStore) -> usize {
+    store.list(DEFAULT_TENANT, &Filter::default(), first(100), Parts::FULL).unwrap().jobs.len()
+}
+
+#[test]
+fn a_log_is_refused_where_commits_lie_behind_what_is_not_whole() {
+    let (folder, commits) = killed();
+    let whole = std::fs::read(log(folder.path())).unwrap();
+    // Each word of the head, and of a frame's head; and some bytes of each page before the last two commits.
+    let mut places: Vec<usize> = (0..HEAD_BYTES).step_by(4).collect();
+    for frame in (HEAD_BYTES..commits[1].end).step_by(FRAME_BYTES) {
+        places.extend((frame..frame + 24).step_by(4));
+        places.extend([frame + 24, frame + 1_000, frame + FRAME_BYTES - 1]);
+    }
+
+    for at in places {
+        flip(&log(folder.path()), at);
+        let refused = open(folder.path()).map(|store| jobs(&store));
+        std::fs::write(log(folder.path()), &whole).unwrap();
+
+        assert!(
+            matches!(&refused, Err(error) if error.to_string().contains("the log of the store")),
+            "{at}: {refused:?}"
+        );
+    }
+    assert_eq!(jobs(&open(folder.path()).unwrap()), 4);
+}
+
+#[test]
+fn a_commit_that_a_power_cut_tore_is_no_damage() {
+    let (folder, commits) = killed();
+    let whole = std::fs::read(log(folder.path())).unwrap();
+
+    for at in commits[3].clone().step_by(512) {
+        // Cut off there, not written there, and written there alone.
+        let mut torn = whole.clone();
+        torn[at..(at + 512).min(whole.len())].fill(0);
+        let mut others = whole.clone();
+        others[commits[3].start..at].fill(0);
+        for log_left in [&whole[..at], &torn[..], &others[..]] {
+            let (again, _) = killed();
+            std::fs::remove_dir_all(again.path().join("store")).unwrap();
+            std::fs::create_dir(again.path().join("store")).unwrap();
+            std::fs::copy(folder.path().join("store/longhaul.db"), again.path().join("store/longhaul.db"))
+                .unwrap();
+            std::fs::write(log(again.path()), log_left).unwrap();
+
+            let left = jobs(&open(again.path()).unwrap());
+
+            // Some of it was nothing but zeros before.
+            assert_eq!(left, if log_left == &whole[..] { 4 } else { 3 }, "{at}");
+        }
+    }
+}
+
+#[test]
+fn a_store_that_contradicts_itself_is_refused() {
+    let lived = tempfile::tempdir().unwrap();
+    let store = open(lived.path()).unwrap();
+    submit(&store, named("one"));
+    let Outcome::Claim(dealt) =
+        store.commit(vec![Operation::Claim(wish(&["work"], 0..1, true))], START).unwrap().remove(0)
+    else {
+        panic!("a claim has another outcome")
+    };
+    let token = dealt.claimed[0].token;
+    store.commit(vec![apply(token.job, complete(token))], START).unwrap();
+    submit(&store, named("two"));
+    drop(store);
+
+    for wound in [
+        "UPDATE jobs SET place = 4 WHERE state = 'PENDING'",
+        "UPDATE jobs SET rank = 7 WHERE state = 'PENDING'",
+        "UPDATE jobs SET purge = NULL WHERE state = 'SUCCEEDED'",
+        "UPDATE jobs SET due = 7 WHERE state = 'PENDING'",
+        "UPDATE jobs SET concurrency_key = 'one' WHERE state = 'PENDING'",
+        "UPDATE counters SET jobs = jobs + 1 WHERE state = 'PENDING'",
+        "DELETE FROM counters WHERE state = 'PENDING'",
+        "DELETE FROM jobs WHERE state = 'PENDING'",
+        "DELETE FROM specs WHERE ordinal = (SELECT min(ordinal) FROM specs)",
+        "DELETE FROM results",
+        "UPDATE results SET ordinal = ordinal + 1",
+        "UPDATE live SET ordinal = ordinal + 1",
+        "DELETE FROM events WHERE sequence = 2",
+        "UPDATE events SET ordinal = ordinal + 1",
+        "DELETE FROM labels WHERE ordinal = (SELECT min(ordinal) FROM labels)",
+        "UPDATE labels SET hash = hash + 1",
+        "DELETE FROM requests WHERE ordinal = (SELECT min(ordinal) FROM requests)",
+        "UPDATE meta SET value = (SELECT max(ordinal) FROM jobs) WHERE name = 'merged'",
+        "INSERT INTO left_histories SELECT ordinal + 1 FROM jobs; UPDATE events SET ordinal = ordinal + 1",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("store")).unwrap();
+        let database = folder.path().join("store/longhaul.db");
+        std::fs::copy(lived.path().join("store/longhaul.db"), &database).unwrap();
+        let connection = Connection::open(&database).unwrap();
+        let before = connection.total_changes();
+        connection.execute_batch(wound).unwrap();
+        let is_wounded = connection.total_changes() != before;
+        drop(connection);
+
+        let refused = open(folder.path());
+
+        assert_eq!(refused.is_err(), is_wounded, "{wound}: {refused:?}");
+        assert!(is_wounded || wound.contains("live"), "{wound} changes nothing");
+    }
+    assert_eq!(jobs(&open(lived.path()).unwrap()), 2);
+}
+
+#[test]
+fn a_repeat_hears_that_its_request_id_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    submit(&store, named("one"));
+    drop(store);
+    let database = Connection::open(folder.path().join("store/longhaul.db")).unwrap();
+    let mut record: Vec<u8> =
+        database.query_one("SELECT record FROM requests", [], |row| row.get(0)).unwrap();
+    record[3] ^= 1;
+    database.execute("UPDATE requests SET record = ?1", [record]).unwrap();
+    drop(database);
+    let store = open(folder.path()).unwrap();
+
+    let repeated = submit(&store, named("one"));
+    let another = submit(&store, named("two"));
+
+    assert!(matches!(repeated, Outcome::Submit(Err(Rejection::Damaged(_)))), "{repeated:?}");
+    assert!(matches!(another, Outcome::Submit(Ok(_))), "{another:?}");
+}
