@@ -1,9 +1,9 @@
 //! The only reader of the time: the system's clock, and one that is moved by hand.
 
 use crate::job::Timestamp;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;

@@ -1,11 +1,10 @@
 //! Somebody who starts, watches, cancels, lists, repeats and forgets jobs, and who knows what an answer that did not come means:
 //! perhaps.
 
-use crate::ledger::{Ledger, is_final};
+use crate::ledger::Ledger;
 use crate::lots::Lots;
-use crate::machine::DAY;
 use crate::network::{Link, Network};
-use crate::time::BEGIN;
+use crate::time::MachineClock;
 use crate::view::View;
 use longhaul::proto::job::State;
 use longhaul::proto::job_service_client::JobServiceClient;
@@ -14,7 +13,6 @@ use longhaul::proto::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 use tonic::{Code, Response, Status};
 
 /// How long a client waits for an answer.
@@ -25,7 +23,7 @@ pub const END: Duration = Duration::from_secs(400);
 pub const GROUPS: u64 = 2;
 
 /// What comes of a call.
-pub enum Told<T> {
+pub enum Called<T> {
     Is(T),
     Refused(Status),
     /// It has happened or not.
@@ -40,7 +38,8 @@ pub struct Client {
     pub ledger: Arc<Ledger>,
     pub network: Arc<Network>,
     pub lots: Lots,
-    pub epoch: Instant,
+    /// The server's machine has the same.
+    pub clock: MachineClock,
 }
 
 impl Client {
@@ -67,7 +66,10 @@ impl Client {
                     wished += 1;
                     self.start_batch(wished).await;
                 }
-                14 => self.retry(&mut wished).await,
+                14 => {
+                    wished += 1;
+                    self.retry(wished).await;
+                }
                 15 if self.lots.one_in(3) => self.delete().await,
                 16..18 => {
                     if let Some(job) = self.some_job() {
@@ -83,25 +85,24 @@ impl Client {
     }
 
     /// What came of a call.
-    pub async fn call<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Told<T> {
+    pub async fn call<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Called<T> {
         match tokio::time::timeout(PATIENCE, call).await {
-            Err(_) => Told::Unknown,
-            Ok(Ok(response)) => Told::Is(response.into_inner()),
+            Err(_) => Called::Unknown,
+            Ok(Ok(response)) => Called::Is(response.into_inner()),
             Ok(Err(status)) => match status.code() {
-                Code::Unavailable => Told::Unknown,
-                Code::NotFound | Code::FailedPrecondition => Told::Refused(status),
+                Code::Unavailable => Called::Unknown,
+                Code::NotFound | Code::FailedPrecondition => Called::Refused(status),
                 code => {
                     self.ledger
                         .blame(format!("an answer that nobody expects: {code:?} {}", status.message()));
-                    Told::Refused(status)
+                    Called::Refused(status)
                 }
             },
         }
     }
 
     fn some_job(&self) -> Option<String> {
-        let tickets: Vec<String> =
-            self.ledger.wishes().into_values().filter_map(|wish| wish.ticket).collect();
+        let tickets = self.ledger.tickets();
         (!tickets.is_empty()).then(|| self.lots.pick(&tickets).clone())
     }
 
@@ -116,7 +117,7 @@ impl Client {
             backoff_coefficient: 2.0,
             maximum_interval: Some(prost_types::Duration { seconds: 2, nanos: 0 }),
         };
-        let later = BEGIN.after(DAY + self.epoch.elapsed() + lots.millis(0..8_000)).as_micros();
+        let later = self.clock.now().after(lots.millis(0..8_000)).as_micros();
         let schedule_time =
             prost_types::Timestamp { seconds: later / 1_000_000, nanos: (later % 1_000_000 * 1_000) as i32 };
         let key = lots.among(0..10);
@@ -154,23 +155,23 @@ impl Client {
         loop {
             let told = self.call(self.stub.clone().start_job(request.clone())).await;
             match told {
-                Told::Is(job) => {
+                Called::Is(job) => {
                     self.started(label, &job);
                     if request.request_id.is_empty() || !self.lots.one_in(4) {
                         return Some(job.id);
                     }
                     // Once more for what is there.
-                    if let Told::Is(same) = self.call(self.stub.clone().start_job(request)).await {
+                    if let Called::Is(same) = self.call(self.stub.clone().start_job(request)).await {
                         self.ledger.started(label, &same);
                     }
                     return Some(job.id);
                 }
-                Told::Refused(status) => {
+                Called::Refused(status) => {
                     self.ledger.blame(format!("{label} is refused: {status:?}"));
                     return None;
                 }
-                Told::Unknown if request.request_id.is_empty() => return None,
-                Told::Unknown => tokio::time::sleep(self.lots.millis(10..500)).await,
+                Called::Unknown if request.request_id.is_empty() => return None,
+                Called::Unknown => tokio::time::sleep(self.lots.millis(10..500)).await,
             }
         }
     }
@@ -194,17 +195,18 @@ impl Client {
         loop {
             let request = BatchStartJobsRequest { requests: requests.clone() };
             match self.call(self.stub.clone().batch_start_jobs(request)).await {
-                Told::Is(started) => {
+                Called::Is(started) => {
+                    self.ledger.see("a batch is started");
                     labels.iter().zip(&started.jobs).for_each(|(label, job)| self.started(label, job));
                     return self.ledger.demand(started.jobs.len() == labels.len(), || {
                         format!("{} of {} jobs of a batch are answered", started.jobs.len(), labels.len())
                     });
                 }
-                Told::Refused(status) => {
+                Called::Refused(status) => {
                     return self.ledger.blame(format!("a batch is refused: {status:?}"));
                 }
-                Told::Unknown if !again => return,
-                Told::Unknown => tokio::time::sleep(self.lots.millis(10..500)).await,
+                Called::Unknown if !again => return,
+                Called::Unknown => tokio::time::sleep(self.lots.millis(10..500)).await,
             }
         }
     }
@@ -215,13 +217,13 @@ impl Client {
         let grace_period = self.lots.one_in(2).then(|| self.lots.millis(0..2_000).try_into().ok()).flatten();
         let request = CancelJobRequest { job_id: job_id.clone(), grace_period, ..Default::default() };
         match self.call(self.stub.clone().cancel_job(request)).await {
-            Told::Is(job) => {
+            Called::Is(job) => {
                 self.ledger.note(|| format!("{} cancelled {job_id}: {:?}", self.name, job.state()));
                 self.ledger.shown(&before, &job);
                 self.ledger.cancelled(&job);
             }
-            Told::Refused(status) => self.refused(&job_id, &status),
-            Told::Unknown => {}
+            Called::Refused(status) => self.refused(&job_id, &status),
+            Called::Unknown => {}
         }
     }
 
@@ -231,9 +233,9 @@ impl Client {
         let before = self.ledger.told(&job_id);
         let request = GetStatusRequest { job_id: job_id.clone(), ..Default::default() };
         match self.call(self.stub.clone().get_status(request)).await {
-            Told::Is(job) => self.ledger.shown(&before, &job),
-            Told::Refused(status) => self.refused(&job_id, &status),
-            Told::Unknown => {}
+            Called::Is(job) => self.ledger.shown(&before, &job),
+            Called::Refused(status) => self.refused(&job_id, &status),
+            Called::Unknown => {}
         }
     }
 
@@ -242,28 +244,51 @@ impl Client {
         self.ledger.demand(gone, || format!("{job} is refused: {status:?}"));
     }
 
-    /// Repeats a job that has ended.
-    async fn retry(&self, wished: &mut u64) {
+    /// Has a job repeated that has ended.
+    async fn retry(&self, number: u64) {
         let Some(job_id) = self.some_job() else { return };
-        let request_id = format!("{}-again.{wished}", self.name);
-        *wished += 1;
-        let request = RetryJobRequest { job_id: job_id.clone(), request_id };
-        match self.call(self.stub.clone().retry_job(request)).await {
-            Told::Is(job) => {
-                self.ledger.demand(job.retry_of == job_id, || format!("{} repeats {}", job.id, job.retry_of));
-                self.ledger.note(|| format!("{} has {} again: {}", self.name, job_id, job.id));
+        let before = self.ledger.told(&job_id);
+        let request_id = format!("{}-again.{number}", self.name);
+        let request = RetryJobRequest { job_id: job_id.clone(), request_id: request_id.clone() };
+        let mut times = if self.lots.one_in(3) { 2 } else { 1 };
+        while times > 0 {
+            match self.call(self.stub.clone().retry_job(request.clone())).await {
+                Called::Is(job) => {
+                    times -= 1;
+                    self.ledger.see("a job is repeated");
+                    self.ledger.note(|| format!("{} has {} again: {}", self.name, job_id, job.id));
+                    self.ledger.demand(job.retry_of == job_id, || {
+                        format!("{} repeats {} where {job_id} was to be", job.id, job.retry_of)
+                    });
+                    self.ledger.again(&request_id, &job.id);
+                    self.ledger.shown(&Default::default(), &job);
+                }
+                Called::Refused(status) => {
+                    let open = before.outcome.is_none() || self.ledger.told(&job_id).may_be_gone;
+                    return self.ledger.demand(open, || format!("{job_id} is not repeated: {status:?}"));
+                }
+                Called::Unknown => tokio::time::sleep(self.lots.millis(10..500)).await,
             }
-            // It has not ended, or is no more.
-            Told::Refused(_) | Told::Unknown => {}
         }
     }
 
     async fn delete(&self) {
         let Some(job_id) = self.some_job() else { return };
-        let Some((state, _)) = self.ledger.told(&job_id).outcome else { return };
-        self.ledger.demand(is_final(state), || format!("{job_id} has ended as {state:?}"));
+        if self.ledger.told(&job_id).outcome.is_none() {
+            return;
+        }
         self.ledger.may_be_gone(&job_id);
-        let _ = self.call(self.stub.clone().delete_job(DeleteJobRequest { job_id })).await;
+        let request = DeleteJobRequest { job_id: job_id.clone() };
+        match self.call(self.stub.clone().delete_job(request)).await {
+            Called::Is(()) => {
+                self.ledger.see("a job is forgotten");
+                self.ledger.is_gone(&job_id, true);
+            }
+            Called::Refused(status) => self.ledger.demand(status.code() == Code::NotFound, || {
+                format!("{job_id} has ended and is not forgotten: {status:?}")
+            }),
+            Called::Unknown => {}
+        }
     }
 
     /// Lists jobs, page by page: whatever matched throughout is on exactly one page.
@@ -288,20 +313,20 @@ impl Client {
                 )
             }
         };
-        let Some(jobs) = self.all(filter).await else { return };
+        let Some(jobs) = self.all(filter.clone()).await else { return };
         let listed: BTreeSet<&String> = jobs.iter().map(|job| &job.id).collect();
         for ticket in &expected {
             let there = listed.contains(ticket) || told(ticket).may_be_gone;
             self.ledger.demand(there, || format!("{ticket} is not listed"));
         }
-        self.check_list(&jobs);
-    }
-
-    fn check_list(&self, jobs: &[Job]) {
-        let ids: BTreeSet<&String> = jobs.iter().map(|job| &job.id).collect();
-        self.ledger.demand(ids.len() == jobs.len(), || "a job is on two pages".into());
-        let times = |job: &Job| job.create_time.map(|time| (time.seconds, time.nanos));
-        let ordered = jobs.is_sorted_by(|newer, older| times(newer) >= times(older));
+        self.ledger.demand(listed.len() == jobs.len(), || "a job is on two pages".into());
+        let matches = |job: &Job| {
+            filter.labels.iter().all(|(key, value)| job.labels.get(key) == Some(value))
+                && (filter.states.is_empty() || filter.states.contains(&job.state))
+        };
+        self.ledger.demand(jobs.iter().all(matches), || "a list has what was not asked for".into());
+        let order = |job: &Job| (job.create_time.map(|time| (time.seconds, time.nanos)), job.id.clone());
+        let ordered = jobs.is_sorted_by(|newer, older| order(newer) > order(older));
         self.ledger.demand(ordered, || "a list is not in order".into());
     }
 
@@ -312,9 +337,10 @@ impl Client {
         let mut jobs = Vec::new();
         loop {
             let page = match self.call(self.stub.clone().list_jobs(request.clone())).await {
-                Told::Is(page) => page,
-                Told::Refused(_) | Told::Unknown => return None,
+                Called::Is(page) => page,
+                Called::Refused(_) | Called::Unknown => return None,
             };
+            self.ledger.demand(page.jobs.len() <= page_size as usize, || "a page is too long".into());
             jobs.extend(page.jobs);
             if page.next_page_token.is_empty() {
                 return Some(jobs);
@@ -330,8 +356,8 @@ impl Client {
         let mut events = Vec::new();
         loop {
             let page = match self.call(self.stub.clone().list_job_events(request.clone())).await {
-                Told::Is(page) => page,
-                Told::Refused(_) | Told::Unknown => return None,
+                Called::Is(page) => page,
+                Called::Refused(_) | Called::Unknown => return None,
             };
             events.extend(page.events);
             if page.next_after_sequence == 0 {
@@ -370,12 +396,12 @@ impl Client {
         };
         let before = self.ledger.told(&view.job);
         let mut stream = match self.call(self.stub.clone().watch_job(request)).await {
-            Told::Is(stream) => stream,
-            Told::Refused(status) => {
+            Called::Is(stream) => stream,
+            Called::Refused(status) => {
                 self.refused(&view.job, &status);
                 return true;
             }
-            Told::Unknown => return false,
+            Called::Unknown => return false,
         };
         view.begin(before);
         loop {
@@ -394,6 +420,7 @@ impl Client {
             if slow && self.lots.one_in(10) {
                 tokio::time::sleep(self.lots.millis(500..8_000)).await;
             } else if self.network.is_stormy() && self.lots.one_in(60) {
+                self.ledger.see("a watch is resumed in the middle");
                 // It resumes from any message.
                 return false;
             }

@@ -32,6 +32,8 @@ enum Kept {
 pub struct Fate {
     pub lots: Lots,
     pub stormy: Arc<AtomicBool>,
+    /// More goes wrong.
+    pub endless: bool,
 }
 
 /// The store as one process has it.
@@ -89,6 +91,32 @@ impl Mounted {
         self.kept.lock().clone().ok_or_else(|| Error::Unavailable("the process is dead".into()))
     }
 
+    /// No job is left that should have been claimed before one that was.
+    fn check_order(&self, store: &dyn Store, kinds: &[Arc<[String]>], outcomes: &[Outcome]) {
+        for (kinds, outcome) in kinds.iter().zip(outcomes) {
+            let Outcome::Claim(dealt) = outcome else { continue };
+            let left = kinds.iter().filter_map(|kind| {
+                let queue = store.queue(DEFAULT_TENANT, kind, 1).ok()?;
+                queue.first().copied()
+            });
+            let Some(best) = left.min() else { continue };
+            for claimed in &dealt.claimed {
+                self.ledger.see("a claim leaves others waiting");
+                let job = &claimed.snapshot.job;
+                self.ledger.demand(Rank::of(job) < best, || format!("{} is claimed before its turn", job.id));
+            }
+        }
+    }
+
+    /// A read, which may fail as well.
+    fn read(&self) -> Result<Arc<dyn Store>, Error> {
+        let store = self.store()?;
+        if self.fate.stormy.load(Ordering::SeqCst) && self.fate.lots.one_in(200) {
+            return Err(Error::Unavailable("as was decided by lot".into()));
+        }
+        Ok(store)
+    }
+
     /// A key never has more holders than its limit.
     fn check_places(&self, outcomes: &[Outcome]) {
         let mut places = self.places.lock();
@@ -110,6 +138,16 @@ impl Mounted {
     }
 }
 
+/// The kinds that each operation of a batch claims, where it does nothing else that could make a job ready.
+fn only_claims(batch: &[Operation]) -> Option<Vec<Arc<[String]>>> {
+    let kinds = |operation: &Operation| match operation {
+        Operation::Claim(claim) => Some(Arc::clone(&claim.kinds)),
+        Operation::KeepLive(_) | Operation::Probe => Some([].into()),
+        _ => None,
+    };
+    batch.iter().map(kinds).collect()
+}
+
 impl Places {
     fn follow(&mut self, job: &Job, ledger: &Ledger) {
         let Some(concurrency) = &job.options.concurrency else { return };
@@ -129,10 +167,11 @@ impl Places {
 impl Store for Mounted {
     fn commit(&self, batch: Vec<Operation>, now: Timestamp) -> Result<Vec<Outcome>, Error> {
         let store = self.store()?;
-        self.ledger.show(|| format!("commit {batch:?}"));
-        let lot = match self.fate.stormy.load(Ordering::SeqCst) {
-            true => self.fate.lots.among(0..1_000),
-            false => 1_000,
+        self.ledger.tell(|| format!("commit {batch:?}"));
+        let lot = match (self.fate.stormy.load(Ordering::SeqCst), self.fate.endless) {
+            (true, false) => self.fate.lots.among(0..1_000),
+            (true, true) => self.fate.lots.among(0..300),
+            (false, _) => 1_000,
         };
         match lot {
             0..3 => {
@@ -161,35 +200,39 @@ impl Store for Mounted {
                 Err(Error::Unknown("as was decided by lot".into()))
             }
             _ => {
+                let kinds = only_claims(&batch);
                 let outcomes = store.commit(batch, now)?;
                 self.check_places(&outcomes);
+                if let Some(kinds) = kinds {
+                    self.check_order(store.as_ref(), &kinds, &outcomes);
+                }
                 Ok(outcomes)
             }
         }
     }
 
     fn get(&self, ids: &[JobId], parts: Parts) -> Result<Vec<Option<Snapshot>>, Error> {
-        self.store()?.get(ids, parts)
+        self.read()?.get(ids, parts)
     }
 
     fn list(&self, tenant: &str, filter: &Filter, page: Page, parts: Parts) -> Result<Listed, Error> {
-        self.store()?.list(tenant, filter, page, parts)
+        self.read()?.list(tenant, filter, page, parts)
     }
 
     fn count(&self, tenant: &str, kinds: &[String], limit: usize) -> Result<Vec<Count>, Error> {
-        self.store()?.count(tenant, kinds, limit)
+        self.read()?.count(tenant, kinds, limit)
     }
 
     fn queue(&self, tenant: &str, kind: &str, limit: usize) -> Result<Vec<Rank>, Error> {
-        self.store()?.queue(tenant, kind, limit)
+        self.read()?.queue(tenant, kind, limit)
     }
 
     fn events(&self, wanted: &[(JobId, Sequence)], limit: EventLimit) -> Result<Vec<Vec<Event>>, Error> {
-        self.store()?.events(wanted, limit)
+        self.read()?.events(wanted, limit)
     }
 
     fn held(&self, after: Option<JobId>, limit: usize) -> Result<Vec<Job>, Error> {
-        self.store()?.held(after, limit)
+        self.read()?.held(after, limit)
     }
 
     fn keeper(&self) -> Keeper {

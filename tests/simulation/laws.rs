@@ -1,11 +1,18 @@
 //! What must be true of every job in the end, by its history, its status, and what everybody was told of it.
 
-use crate::client::{Client, Told};
+use crate::client::{Called, Client};
 use crate::ledger::{Wish, is_final};
+use crate::times::{Times, micros_of};
 use longhaul::proto::job::{State, View};
 use longhaul::proto::job_event::Event;
 use longhaul::proto::*;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// What an attempt has written, by the history of its job.
+#[derive(Default)]
+struct Written {
+    text: String,
+}
 
 /// How often a job is read at most until it stands still.
 const READS_MAX: usize = 20;
@@ -35,6 +42,13 @@ impl Client {
         }
         self.check_batches(&wishes, &by_wish);
         let there: BTreeSet<&String> = jobs.iter().map(|job| &job.id).collect();
+        for ticket in self.ledger.tickets() {
+            let told = self.ledger.told(&ticket);
+            self.ledger.demand(there.contains(&ticket) || told.may_be_gone, || format!("{ticket} is lost"));
+            self.ledger.demand(!there.contains(&ticket) || !told.is_gone, || {
+                format!("{ticket} was forgotten and is there")
+            });
+        }
         for (job, last) in self.ledger.seen() {
             let told = self.ledger.told(&job);
             self.ledger.demand(last == 0 || there.contains(&job) || told.may_be_gone, || {
@@ -68,7 +82,9 @@ impl Client {
             self.ledger.demand(holds, || format!("{id}: {what}; its history is {}", told(&events)));
         };
         let (mut state, mut attempt, mut output) = (State::Unspecified, 0, Vec::new());
-        let mut writer: Option<String> = None;
+        let mut written = Written::default();
+        let mut times = Times::new(&job);
+        let states = self.ledger.states(id);
         for (event, number) in events.iter().zip(1..) {
             demand(event.sequence == number, "its events are not numbered without a gap");
             demand(!is_final(state), "it goes on after its end");
@@ -80,20 +96,21 @@ impl Client {
                     if state == State::Running {
                         demand(event.attempt == attempt + 1, "its attempts are not numbered without a gap");
                         attempt = event.attempt;
-                        writer = None;
+                        self.check_written(id, &written);
+                        written = Written::default();
                     }
+                    if let Some(wrong) = times.pass(event, change) {
+                        demand(false, &wrong);
+                    }
+                    self.see(change, attempt);
                 }
                 Some(Event::Output(piece)) if piece.channel.is_empty() => {
                     demand(piece.offset == output.len() as i64, "its output has a gap");
                     output.extend_from_slice(&piece.data);
-                    let text = String::from_utf8_lossy(&piece.data).into_owned();
-                    for word in text.split_terminator(' ') {
-                        let nonce = word.split('/').next().unwrap_or_default();
-                        let one = writer.get_or_insert_with(|| nonce.to_owned());
-                        demand(one == nonce, "two have written in one attempt");
-                    }
+                    written.text.push_str(&String::from_utf8_lossy(&piece.data));
                 }
                 Some(Event::OutputReset(reset)) if reset.channel.is_empty() => {
+                    self.ledger.see("output is void");
                     demand(reset.kept_bytes <= output.len() as i64, "a reset keeps more than there is");
                     output.truncate(reset.kept_bytes as usize);
                 }
@@ -103,15 +120,19 @@ impl Client {
                 ),
             }
             demand(event.attempt == attempt, "an event is of another attempt");
+            if let Some(shown) = states.get(&event.sequence) {
+                demand(*shown == (state, attempt), "it was shown as it never was");
+            }
         }
+        self.check_written(id, &written);
         demand(state == job.state(), "its status is not that of its history");
         demand(job.attempt == attempt, "its attempt is not that of its history");
-        let limit = job.options.as_ref().and_then(|options| options.retry_policy.as_ref());
-        let limit = limit.map_or(i32::MAX, |retry| retry.maximum_attempts);
-        demand(job.counted_attempts <= limit, "it was tried too often");
-        for time in [&job.queue_duration, &job.run_duration].into_iter().flatten() {
-            demand(time.seconds >= 0 && time.nanos >= 0, "it took less than no time");
-        }
+        let options = job.options.clone().unwrap_or_default();
+        demand(job.counted_attempts == times.counted, "its attempts are counted otherwise");
+        let limit = options.retry_policy.map_or(i32::MAX, |retry| retry.maximum_attempts);
+        demand(times.counted <= limit, "it was tried too often");
+        let took = |duration: &Option<prost_types::Duration>| duration.as_ref().map_or(0, micros_of);
+        demand(took(&job.run_duration) == times.ran, "it ran for another time than its history says");
         if state == State::Succeeded {
             self.check_result(&job, &output);
         }
@@ -123,13 +144,48 @@ impl Client {
             let before = self.ledger.told(id);
             let events = self.history(id).await?;
             let request = GetStatusRequest { job_id: id.to_owned(), view: View::Full.into() };
-            let Told::Is(job) = self.call(self.stub.clone().get_status(request)).await else { return None };
+            let Called::Is(job) = self.call(self.stub.clone().get_status(request)).await else { return None };
             self.ledger.shown(&before, &job);
             if job.sequence == events.len() as i64 {
                 return Some((job, events));
             }
         }
         None
+    }
+
+    /// What an attempt has left is a beginning of what it has written, with all of it that was said to be durable.
+    fn check_written(&self, job: &str, written: &Written) {
+        let Some((nonce, _)) = written.text.split_once('/') else { return };
+        let Some(attempt) = self.ledger.attempt(nonce) else {
+            return self.ledger.blame(format!("{job} has output of {nonce}, which nobody is"));
+        };
+        self.ledger.demand(attempt.text.starts_with(&written.text), || {
+            format!("{job} has {:?} where {nonce} has written {:?}", written.text, attempt.text)
+        });
+        self.ledger.demand(attempt.durable <= written.text.len(), || {
+            format!(
+                "{job} has {} of {} bytes of {nonce} that were durable",
+                written.text.len(),
+                attempt.durable
+            )
+        });
+    }
+
+    /// What must be seen now and then in the lives of jobs.
+    fn see(&self, change: &StateChange, attempt: i32) {
+        match change.reason.as_str() {
+            "LEASE_EXPIRED" => self.ledger.see("a lease ends"),
+            "STALLED" => self.ledger.see("an attempt stalls"),
+            "SERVER_RESTART" => self.ledger.see("an attempt ends with its server"),
+            "RELEASED" => self.ledger.see("a job is given back"),
+            "ATTEMPT_TIMEOUT" => self.ledger.see("an attempt takes too long"),
+            "JOB_TIMEOUT" => self.ledger.see("a job takes too long"),
+            "START_TIMEOUT" => self.ledger.see("a job expires"),
+            "GRACE_PERIOD_ENDED" => self.ledger.see("a grace period ends"),
+            "WORKER_STOPPED" => self.ledger.see("a worker stops as it is asked to"),
+            _ if attempt > 2 => self.ledger.see("a third attempt"),
+            _ => {}
+        }
     }
 
     /// What it has made is what the attempt that completed it has written, all of it and nothing else.

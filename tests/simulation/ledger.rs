@@ -12,10 +12,23 @@ use tokio::time::Instant;
 /// The ledger of a run.
 pub struct Ledger {
     began: Instant,
-    /// Shows the trace as it grows.
-    shown: bool,
+    trace: Trace,
     kept: Mutex<Kept>,
 }
+
+/// How much of the trace is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trace {
+    /// What people would tell of it.
+    Brief,
+    /// Every commit as well.
+    Whole,
+    /// The same, and shown as it grows.
+    Shown,
+}
+
+/// What was seen, and how often.
+pub type Sights = BTreeMap<&'static str, u64>;
 
 #[derive(Default)]
 struct Kept {
@@ -28,6 +41,9 @@ struct Kept {
     wishes: BTreeMap<String, Wish>,
     jobs: BTreeMap<String, Told>,
     attempts: BTreeMap<String, Attempt>,
+    /// The jobs that repeat others, by the ids of their requests.
+    again: BTreeMap<String, String>,
+    sights: Sights,
 }
 
 /// A job that somebody wanted.
@@ -48,10 +64,14 @@ pub struct Told {
     pub cancelled: bool,
     /// Somebody has asked that it be forgotten.
     pub may_be_gone: bool,
+    /// And was told that it is.
+    pub is_gone: bool,
     /// The attempt of which it was told that it has succeeded.
     pub completed: Option<String>,
     /// Kept events as they were shown.
     events: BTreeMap<i64, Vec<u8>>,
+    /// Its state and attempt as they were shown, by its sequence then.
+    states: BTreeMap<i64, (State, i32)>,
 }
 
 /// What an attempt has written, by its own account.
@@ -59,6 +79,8 @@ pub struct Told {
 pub struct Attempt {
     pub job: String,
     pub text: String,
+    /// How much of it was said to be durable.
+    pub durable: usize,
 }
 
 pub fn is_final(state: State) -> bool {
@@ -67,13 +89,13 @@ pub fn is_final(state: State) -> bool {
 
 impl Kept {
     /// The time goes on.
-    fn pass(&mut self, shown: bool) {
+    fn pass(&mut self, trace: Trace) {
         let mut lines = std::mem::take(&mut self.lines);
         lines.sort_unstable();
         for line in lines {
             let line = format!("{:>9.3} {line}\n", self.time.as_secs_f64());
             self.checksum.update(line.as_bytes());
-            if shown {
+            if trace == Trace::Shown {
                 print!("{line}");
             }
         }
@@ -81,8 +103,17 @@ impl Kept {
 }
 
 impl Ledger {
-    pub fn new(shown: bool) -> Self {
-        Self { began: Instant::now(), shown, kept: Mutex::default() }
+    pub fn new(trace: Trace) -> Self {
+        Self { began: Instant::now(), trace, kept: Mutex::default() }
+    }
+
+    /// Something was seen that must be seen now and then.
+    pub fn see(&self, what: &'static str) {
+        *self.kept.lock().sights.entry(what).or_default() += 1;
+    }
+
+    pub fn sights(&self) -> Sights {
+        self.kept.lock().sights.clone()
     }
 
     /// Writes a line into the trace.
@@ -91,15 +122,15 @@ impl Ledger {
         let mut kept = self.kept.lock();
         let now = self.began.elapsed();
         if now > kept.time {
-            kept.pass(self.shown);
+            kept.pass(self.trace);
             kept.time = now;
         }
         kept.lines.push(line);
     }
 
-    /// Writes a line that is long, where somebody reads it.
-    pub fn show(&self, line: impl FnOnce() -> String) {
-        if self.shown {
+    /// Writes a line that is long, where all are wanted.
+    pub fn tell(&self, line: impl FnOnce() -> String) {
+        if self.trace != Trace::Brief {
             self.note(line);
         }
     }
@@ -126,7 +157,7 @@ impl Ledger {
 
     pub fn checksum(&self) -> u32 {
         let mut kept = self.kept.lock();
-        kept.pass(self.shown);
+        kept.pass(self.trace);
         kept.checksum.clone().finalize()
     }
 
@@ -159,7 +190,15 @@ impl Ledger {
     pub fn told(&self, job: &str) -> Told {
         let kept = self.kept.lock();
         let Some(told) = kept.jobs.get(job) else { return Told::default() };
-        Told { events: BTreeMap::new(), ..told.clone() }
+        Told {
+            sequence: told.sequence,
+            outcome: told.outcome,
+            cancelled: told.cancelled,
+            may_be_gone: told.may_be_gone,
+            is_gone: told.is_gone,
+            completed: told.completed.clone(),
+            ..Default::default()
+        }
     }
 
     /// A job was shown to somebody who asked when `before` was known.
@@ -180,15 +219,19 @@ impl Ledger {
                 format!("{id} is {state:?}, and {nonce} was told that it had succeeded")
             });
         }
+        self.demand(!before.is_gone, || format!("{id} was forgotten and is there"));
         let outcome = is_final(state).then_some((state, sequence));
-        let known = {
+        let (known, was) = {
             let mut kept = self.kept.lock();
             let told = kept.jobs.entry(id.clone()).or_default();
             told.sequence = told.sequence.max(sequence);
             let known = told.outcome;
             told.outcome = known.or(outcome);
-            known
+            (known, told.states.insert(sequence, (state, job.attempt)))
         };
+        self.demand(was.is_none_or(|was| was == (state, job.attempt)), || {
+            format!("{id} was {was:?} at {sequence} and is {state:?} there")
+        });
         if let (Some(known), Some(outcome)) = (known, outcome) {
             self.demand(known == outcome, || format!("{id} ended as {known:?} and as {outcome:?}"));
         }
@@ -206,6 +249,40 @@ impl Ledger {
     /// Somebody asks that a job be forgotten.
     pub fn may_be_gone(&self, job: &str) {
         self.kept.lock().jobs.entry(job.to_owned()).or_default().may_be_gone = true;
+    }
+
+    /// Somebody was told that a job is forgotten, or that it stays.
+    pub fn is_gone(&self, job: &str, is_gone: bool) {
+        let mut kept = self.kept.lock();
+        let told = kept.jobs.entry(job.to_owned()).or_default();
+        told.is_gone |= is_gone;
+    }
+
+    /// A job that repeats another was asked for under this id.
+    pub fn again(&self, request_id: &str, job: &str) {
+        let before = self.kept.lock().again.insert(request_id.to_owned(), job.to_owned());
+        self.demand(before.as_ref().is_none_or(|before| before == job), || {
+            format!("{request_id} has jobs {before:?} and {job}")
+        });
+    }
+
+    /// Every job of which somebody has the ticket.
+    pub fn tickets(&self) -> Vec<String> {
+        let kept = self.kept.lock();
+        let wished = kept.wishes.values().filter_map(|wish| wish.ticket.clone());
+        wished.chain(kept.again.values().cloned()).collect()
+    }
+
+    /// Every state and attempt in which a job was shown, by its sequence then.
+    pub fn states(&self, job: &str) -> BTreeMap<i64, (State, i32)> {
+        self.kept.lock().jobs.get(job).map(|told| told.states.clone()).unwrap_or_default()
+    }
+
+    /// A worker was told that so much of what its attempt has written is durable.
+    pub fn durable(&self, nonce: &str, bytes: usize) {
+        if let Some(attempt) = self.kept.lock().attempts.get_mut(nonce) {
+            attempt.durable = attempt.durable.max(bytes);
+        }
     }
 
     /// A worker was told that its attempt has succeeded.
@@ -255,7 +332,7 @@ impl Ledger {
     /// An attempt begins, as its worker has it; returns the name that it goes by.
     pub fn begin_attempt(&self, worker: &str, job: &str, lots: &Lots) -> String {
         let nonce = format!("{worker}-{:08x}", lots.number() as u32);
-        let attempt = Attempt { job: job.to_owned(), text: String::new() };
+        let attempt = Attempt { job: job.to_owned(), ..Default::default() };
         self.kept.lock().attempts.insert(nonce.clone(), attempt);
         nonce
     }

@@ -4,10 +4,10 @@ use crate::disk::{Disk, Fate, Mounted};
 use crate::ledger::Ledger;
 use crate::lots::Lots;
 use crate::network::{Network, Served};
-use crate::script::Script;
-use crate::time::ProcessClock;
+use crate::script::{Script, Waits};
+use crate::time::{DAY, MachineClock};
 use longhaul::api;
-use longhaul::clock::Clock;
+use longhaul::clock::{Clock, SystemClock};
 use longhaul::engine::{Engine, Settings, Threads};
 use longhaul::job::Timestamp;
 use longhaul::rpc;
@@ -16,15 +16,16 @@ use longhaul::worker::{LocalSource, Pool, Registry};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+/// As short as partitions are long, so that leases end.
 pub const LEASE: Duration = Duration::from_secs(3);
+/// Longer than most that is late is late.
 const ACCEPT: Duration = Duration::from_secs(1);
+/// So short that some do not let go in time.
 const GRACE: Duration = Duration::from_secs(1);
+/// So short that some attempts do not end in it.
 const DRAIN: Duration = Duration::from_millis(300);
-/// How far every clock is ahead of where the time begins, so that one can be set back.
-pub const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The machine.
 pub struct Machine {
@@ -32,7 +33,9 @@ pub struct Machine {
     pub network: Arc<Network>,
     pub lots: Lots,
     pub fate: Fate,
-    pub epoch: Instant,
+    pub clock: MachineClock,
+    /// It may be set by a day, and not by seconds only.
+    pub jumps: bool,
     /// How many jobs it runs itself at a time.
     pub slots: usize,
     /// Up to when its processes have lived, by their clocks.
@@ -47,7 +50,7 @@ pub struct Machine {
 #[derive(Clone)]
 pub struct Process {
     pub engine: Engine,
-    pub clock: Arc<ProcessClock>,
+    pub clock: Arc<SystemClock>,
     pub dead: CancellationToken,
     pool: Arc<Pool<LocalSource>>,
     mounted: Arc<Mounted>,
@@ -67,7 +70,9 @@ impl Machine {
                 *self.process.lock() = Some(process.clone());
                 process.dead.cancelled().await;
                 self.network.serve(None);
-                *self.newest.lock() = process.clock.now();
+                // A store notes the time once a second.
+                let noted = process.clock.now().as_micros() - self.lots.among(0..1_000_000) as i64;
+                *self.newest.lock() = Timestamp::from_micros(noted);
                 self.process.lock().take();
                 tokio::spawn(bury(process));
             }
@@ -80,12 +85,8 @@ impl Machine {
     async fn boot(&self) -> Option<Process> {
         let dead = CancellationToken::new();
         let mounted = self.disk.lock().mount(self.fate.clone(), dead.clone(), Arc::clone(&self.ledger));
-        // Somebody sets it, a little or by a day.
-        let ahead = match self.lots.one_in(4) {
-            true => *self.lots.pick(&[Duration::ZERO, 2 * DAY]),
-            false => DAY + self.lots.millis(0..5_000),
-        };
-        let clock = Arc::new(ProcessClock::begun(self.epoch, ahead, *self.newest.lock()));
+        self.set_clock();
+        let clock = Arc::new(self.clock.begin(*self.newest.lock()));
         let lots = self.lots.fork();
         let commit_time = {
             let lots = lots.fork();
@@ -109,12 +110,20 @@ impl Machine {
                 return None;
             }
         };
-        self.ledger.note(|| format!("the server starts, {} s ahead", ahead.as_secs()));
+        self.ledger.note(|| format!("the server starts at {}", clock.now().as_micros()));
         let script =
             Script { worker: "pool".to_owned(), ledger: Arc::clone(&self.ledger), lots: lots.fork() };
-        let registry = Registry::default().with("work", script);
+        let registry = Registry::default().with("work", script).with("waits", Waits);
         let pool = Arc::new(Pool::start(LocalSource::new(engine.clone(), "pool"), registry, self.slots));
         Some(Process { engine, clock, dead, pool, mounted })
+    }
+
+    /// Somebody sets the clock, a little or by a day.
+    pub fn set_clock(&self) {
+        self.clock.set(match self.jumps {
+            true => *self.lots.pick(&[Duration::ZERO, DAY, 2 * DAY]),
+            false => DAY + self.lots.millis(0..5_000),
+        });
     }
 
     /// Ends the process without notice.

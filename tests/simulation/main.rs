@@ -16,20 +16,43 @@ mod promptness;
 mod script;
 mod stranger;
 mod time;
+mod times;
 mod view;
 mod world;
 
 use clap::Parser;
+use ledger::{Sights, Trace};
 use longhaul::mutants::{self, Mutant};
+use std::cell::Cell;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 use world::{Report, run};
 
 /// How many seeds are run unless somebody says otherwise.
 const SEEDS: u64 = 2_000;
 /// Within how many seeds a mutant must be found.
 const MUTANT_SEEDS: u64 = 500;
+/// What must be seen, or the lots are drawn from the wrong things.
+const SIGHTS: [&str; 17] = [
+    "a batch is started",
+    "a claim leaves others waiting",
+    "a grace period ends",
+    "a job departs from a watch",
+    "a job expires",
+    "a job is forgotten",
+    "a job is given back",
+    "a job is repeated",
+    "a job takes too long",
+    "a lease ends",
+    "a third attempt",
+    "a watch is resumed in the middle",
+    "a worker has lost its job and goes on",
+    "an attempt ends with its server",
+    "an attempt stalls",
+    "an attempt takes too long",
+    "output is void",
+];
 /// One seed in so many is run twice, which must come to the same.
 const TWICE: u64 = 20;
 
@@ -53,23 +76,23 @@ struct Options {
     /// How many seeds are run at a time.
     #[arg(long, default_value_t = 2)]
     threads: u64,
-    /// What cargo gives to tests that are its own.
-    #[arg(hide = true)]
-    _filters: Vec<String>,
+    /// What cargo's own tests take as well.
+    #[arg(long, hide = true)]
+    nocapture: bool,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
     std::panic::set_hook(Box::new(|panic| {
         if panic.payload_as_str() != Some(script::SCRIPTED) {
-            PANICKED.store(true, Ordering::SeqCst);
+            PANICKED.set(true);
             eprintln!("{panic}");
         }
     }));
     let mutant = options.mutant.as_deref().map(named);
     mutants::put_in(mutant);
     if let Some(seed) = options.seed {
-        let Report { checksum, violations } = run(seed, true);
+        let Report { checksum, violations, .. } = judge(seed, Trace::Shown, true);
         violations.iter().for_each(|violation| println!("violation: {violation}"));
         println!("seed {seed}: {} violations, trace {checksum:08x}", violations.len());
         return if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
@@ -81,6 +104,9 @@ fn main() -> ExitCode {
         let began = Instant::now();
         let found = search(&options, options.from..options.from + options.seeds, false);
         println!("simulation: {} seeds in {:.1?}", options.seeds, began.elapsed());
+        if let Some((_, why)) = &found {
+            println!("simulation: {why}");
+        }
         count(found.is_none());
     }
     for (mutant, name) in Mutant::ALL {
@@ -92,7 +118,7 @@ fn main() -> ExitCode {
         mutants::put_in(Some(mutant));
         let found = search(&options, 0..MUTANT_SEEDS, true);
         match &found {
-            Some((seed, _, why)) => println!("mutant {name:?}: found by seed {seed}: {why}"),
+            Some((seed, why)) => println!("mutant {name:?}: found by seed {seed}: {why}"),
             None => println!("mutant {name:?}: NOT found by {MUTANT_SEEDS} seeds"),
         }
         count(found.is_some());
@@ -101,20 +127,38 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Something in the server, or in a test, has panicked.
-static PANICKED: AtomicBool = AtomicBool::new(false);
+thread_local! {
+    /// Something in the server, or in a test, has panicked in this thread's run.
+    static PANICKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What a run comes to, and where `twice`, whether it comes to that again.
+fn judge(seed: u64, trace: Trace, twice: bool) -> Report {
+    PANICKED.set(false);
+    let mut report = run(seed, trace);
+    if PANICKED.get() {
+        report.violations.push("something has panicked".into());
+    }
+    let again = if trace == Trace::Shown { Trace::Whole } else { trace };
+    if twice && run(seed, again) != report {
+        report.violations.push("the same seed comes to two different runs".into());
+    }
+    report
+}
 
 fn named(name: &str) -> Mutant {
     let known = Mutant::ALL.into_iter().find(|(_, known)| *known == name);
     known.unwrap_or_else(|| panic!("{name:?} is none of {:?}", Mutant::ALL.map(|(_, known)| known))).0
 }
 
-type Found = Option<(u64, Duration, String)>;
+/// A seed, and what it has found.
+type Found = Option<(u64, String)>;
 
 /// Runs seeds until one of them finds something, or none does.
 fn search(options: &Options, seeds: std::ops::Range<u64>, is_mutant: bool) -> Found {
     let next = AtomicU64::new(seeds.start);
     let found: parking_lot::Mutex<Found> = parking_lot::Mutex::default();
+    let sights: parking_lot::Mutex<Sights> = parking_lot::Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..options.threads {
             scope.spawn(|| {
@@ -123,13 +167,10 @@ fn search(options: &Options, seeds: std::ops::Range<u64>, is_mutant: bool) -> Fo
                     if seed >= seeds.end || found.lock().is_some() {
                         return;
                     }
-                    let began = Instant::now();
-                    let mut report = run(seed, false);
-                    if seed % TWICE == 0 && !is_mutant && run(seed, false) != report {
-                        report.violations.push("the same seed comes to two different runs".into());
-                    }
-                    if PANICKED.swap(false, Ordering::SeqCst) && !is_mutant {
-                        report.violations.push("something has panicked".into());
+                    let twice = seed % TWICE == 0 && !is_mutant;
+                    let mut report = judge(seed, if twice { Trace::Whole } else { Trace::Brief }, twice);
+                    for (what, times) in &report.sights {
+                        *sights.lock().entry(what).or_default() += times;
                     }
                     if report.violations.is_empty() {
                         continue;
@@ -138,11 +179,20 @@ fn search(options: &Options, seeds: std::ops::Range<u64>, is_mutant: bool) -> Fo
                         report.violations.iter().for_each(|violation| println!("seed {seed}: {violation}"));
                         println!("again: cargo test --features mutants --test simulation -- --seed {seed}");
                     }
-                    *found.lock() = Some((seed, began.elapsed(), report.violations.swap_remove(0)));
+                    *found.lock() = Some((seed, report.violations.swap_remove(0)));
                     return;
                 }
             });
         }
     });
-    found.into_inner()
+    let found = found.into_inner();
+    if is_mutant || found.is_some() {
+        return found;
+    }
+    let sights = sights.into_inner();
+    let told: Vec<_> = sights.iter().map(|(what, times)| format!("{what}: {times}")).collect();
+    println!("simulation: {}", told.join(", "));
+    let unseen: Vec<_> = SIGHTS.into_iter().filter(|sight| !sights.contains_key(sight)).collect();
+    let all = seeds.end - seeds.start >= SEEDS;
+    (all && !unseen.is_empty()).then(|| (seeds.start, format!("never seen: {unseen:?}")))
 }

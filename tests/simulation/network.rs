@@ -14,7 +14,7 @@ use longhaul::rpc;
 use parking_lot::Mutex;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -46,7 +46,8 @@ pub struct Network {
 pub struct Wire {
     network: Arc<Network>,
     lots: Lots,
-    held_up: AtomicBool,
+    /// By how many at once.
+    held_up: AtomicUsize,
     /// It is not held up any more. (Not `watch`, which wakes those who wait in an order of its own.)
     opened: Notify,
     broken: Mutex<CancellationToken>,
@@ -80,7 +81,7 @@ impl Network {
         Arc::new(Wire {
             network: Arc::clone(self),
             lots,
-            held_up: AtomicBool::new(false),
+            held_up: AtomicUsize::new(0),
             opened: Notify::new(),
             broken: Mutex::default(),
             cut: AtomicBool::new(false),
@@ -94,12 +95,23 @@ impl Wire {
         self.broken.lock().cancel();
     }
 
-    /// Lets nothing pass, and tells nobody; or lets it pass again.
-    pub fn hold_up(&self, held_up: bool) {
-        self.held_up.store(held_up, Ordering::SeqCst);
-        if !held_up {
+    /// Lets nothing pass, and tells nobody.
+    pub fn hold_up(&self) {
+        self.held_up.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The end of one such time.
+    pub fn let_pass(&self) {
+        let left = self.held_up.try_update(Ordering::SeqCst, Ordering::SeqCst, |times| times.checked_sub(1));
+        if left.is_ok_and(|before| before == 1) {
             self.opened.notify_waiters();
         }
+    }
+
+    /// The end of all of them.
+    pub fn let_all_pass(&self) {
+        self.held_up.store(0, Ordering::SeqCst);
+        self.opened.notify_waiters();
     }
 
     /// The machine is no more: nothing that it says is ever heard.
@@ -152,7 +164,7 @@ impl Carrier {
         if time > 0 {
             tokio::time::sleep(Duration::from_millis(time)).await;
         }
-        while wire.held_up.load(Ordering::SeqCst) {
+        while wire.held_up.load(Ordering::SeqCst) > 0 {
             wire.opened.notified().await;
         }
     }

@@ -1,8 +1,9 @@
 //! Once all is calm, nothing that happens waits for a look that only makes up for a lost hint.
 
-use crate::client::{Client, Told};
+use crate::client::{Called, Client};
 use crate::ledger::Ledger;
 use crate::machine::Machine;
+use longhaul::proto::job::State;
 use longhaul::proto::job_event::Event;
 use longhaul::proto::start_job_request::Payload;
 use longhaul::proto::*;
@@ -29,21 +30,63 @@ pub async fn check(client: &Client, machine: &Machine, ledger: &Ledger) {
             ..Default::default()
         };
         let began = Instant::now();
-        let Told::Is(job) = client.call(client.stub.clone().start_job(request)).await else {
+        let Called::Is(job) = client.call(client.stub.clone().start_job(request)).await else {
             return ledger.blame("a job cannot be started though all is calm".into());
         };
         ledger.started(&label, &job);
         watch(client, machine, ledger, &job.id, began).await;
     }
+    cancel(client, ledger).await;
+}
+
+/// A job that is at work and listens ends as soon as it is cancelled.
+async fn cancel(client: &Client, ledger: &Ledger) {
+    ledger.wish("prompt.cancel", "", None);
+    let request = StartJobRequest {
+        kind: "waits".to_owned(),
+        payload: Some(Payload::InputJson("{}".to_owned())),
+        labels: [("wish".to_owned(), "prompt.cancel".to_owned())].into(),
+        ..Default::default()
+    };
+    let Called::Is(job) = client.call(client.stub.clone().start_job(request)).await else {
+        return ledger.blame("a job cannot be started though all is calm".into());
+    };
+    ledger.started("prompt.cancel", &job);
+    let request = WatchJobRequest { job_id: job.id.clone(), after_sequence: Some(0), ..Default::default() };
+    let Called::Is(mut stream) = client.call(client.stub.clone().watch_job(request)).await else {
+        return ledger.blame("a job cannot be watched though all is calm".into());
+    };
+    let mut asked = None;
+    while let Ok(Some(event)) = stream.message().await {
+        let Some(Event::StateChange(change)) = &event.event else { continue };
+        match (change.state(), asked) {
+            (State::Running, _) => {
+                asked = Some(Instant::now());
+                let request = CancelJobRequest { job_id: job.id.clone(), ..Default::default() };
+                let cancelled = client.call(client.stub.clone().cancel_job(request)).await;
+                ledger.demand(matches!(cancelled, Called::Is(_)), || "a job cannot be cancelled".into());
+            }
+            (State::Cancelled, Some(asked)) => {
+                let waited = asked.elapsed();
+                return ledger.demand(waited < PROMPT, || format!("{} was cancelled for {waited:?}", job.id));
+            }
+            _ => {}
+        }
+    }
+    ledger.blame(format!("{} was cancelled, and its watch does not say so", job.id));
 }
 
 async fn watch(client: &Client, machine: &Machine, ledger: &Ledger, job: &str, began: Instant) {
     let request = WatchJobRequest { job_id: job.to_owned(), after_sequence: Some(0), ..Default::default() };
-    let Told::Is(mut stream) = client.call(client.stub.clone().watch_job(request)).await else {
+    let Called::Is(mut stream) = client.call(client.stub.clone().watch_job(request)).await else {
         return ledger.blame("a job cannot be watched though all is calm".into());
     };
     let mut waits = true;
-    while let Ok(Some(event)) = stream.message().await {
+    let end = loop {
+        let event = match stream.message().await {
+            Ok(Some(event)) => event,
+            end => break end,
+        };
         let Some(process) = machine.process.lock().clone() else { continue };
         let figures = process.engine.figures();
         ledger.demand(figures.events_at_hand <= figures.watches * AT_HAND_MAX, || {
@@ -64,13 +107,14 @@ async fn watch(client: &Client, machine: &Machine, ledger: &Ledger, job: &str, b
             format!("event {} of {job} is shown {late} us late", event.sequence)
         });
         if let Some(Event::StateChange(change)) = &event.event
-            && change.state() == job::State::Running
+            && change.state() == State::Running
             && std::mem::take(&mut waits)
         {
             let waited = began.elapsed();
             ledger.demand(waited < PROMPT, || format!("{job} waited {waited:?} beside idle workers"));
         }
-    }
+    };
+    ledger.demand(matches!(end, Ok(None)) && !waits, || format!("a watch of {job} ends with {end:?}"));
 }
 
 fn micros(event: &JobEvent) -> i64 {

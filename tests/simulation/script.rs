@@ -48,10 +48,21 @@ impl Plan {
         };
         Self {
             pieces: if chatty { lots.among(80..160) } else { lots.among(0..6) },
-            pause: if chatty { 3 } else { *lots.pick(&[1, 50, 400, 400, 3_000]) },
+            pause: if chatty { 3 } else { *lots.pick(&[1, 50, 400, 400, 3_000, 8_000]) },
             co_operates: !lots.one_in(5),
             end,
         }
+    }
+}
+
+/// Waits until it is told to stop.
+pub struct Waits;
+
+#[async_trait]
+impl Handler for Waits {
+    async fn run(&self, context: &Context) -> Result<Bytes, Failure> {
+        context.cancelled().cancelled().await;
+        Err(Failure::new("STOPPED", SCRIPTED))
     }
 }
 
@@ -68,10 +79,12 @@ impl Handler for Script {
             match lots.among(0..10) {
                 0 => context.stage(&format!("stage {}", piece % 3)).await?,
                 1 => context.log(LogLevel::Info, format!("{nonce} at {piece}")).await?,
-                2..4 => context.progress(Progress {
+                2 => context.progress(Progress {
                     fraction: Some(piece as f64 / plan.pieces as f64),
                     ..Default::default()
                 })?,
+                3 => context.metrics([("pieces".to_owned(), piece as f64)].into())?,
+                4 => context.output_to("notes", format!("{nonce} – {piece}\n")).await?,
                 _ => {
                     let text = format!("{nonce}/{piece} ");
                     ledger.writes(&nonce, &text);

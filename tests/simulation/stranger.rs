@@ -1,7 +1,7 @@
 //! A worker of the unary methods that does everything a worker may do wrong: it says things twice and too late, is silent for
 //! longer than its lease, and goes on with jobs that it has lost.
 
-use crate::client::Told;
+use crate::client::Called;
 use crate::ledger::Ledger;
 use crate::lots::Lots;
 use crate::machine::LEASE;
@@ -41,7 +41,7 @@ impl Stranger {
                 wait: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
                 lease_duration: None,
             };
-            if let Told::Is(leased) = self.call(self.stub.clone().lease_jobs(request)).await {
+            if let Called::Is(leased) = self.call(self.stub.clone().lease_jobs(request)).await {
                 for assignment in leased.assignments {
                     let stranger = Self { lots: self.lots.fork(), ..self.clone() };
                     tokio::spawn(stranger.work(assignment));
@@ -51,18 +51,18 @@ impl Stranger {
         }
     }
 
-    async fn call<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Told<T> {
+    async fn call<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Called<T> {
         match tokio::time::timeout(PATIENCE, call).await {
-            Err(_) => Told::Unknown,
-            Ok(Ok(response)) => Told::Is(response.into_inner()),
+            Err(_) => Called::Unknown,
+            Ok(Ok(response)) => Called::Is(response.into_inner()),
             Ok(Err(status)) => match status.code() {
-                Code::Unavailable => Told::Unknown,
+                Code::Unavailable => Called::Unknown,
                 Code::FailedPrecondition | Code::NotFound | Code::OutOfRange | Code::AlreadyExists => {
-                    Told::Refused(status)
+                    Called::Refused(status)
                 }
                 code => {
                     self.ledger.blame(format!("a report is answered {code:?}: {}", status.message()));
-                    Told::Refused(status)
+                    Called::Refused(status)
                 }
             },
         }
@@ -87,7 +87,7 @@ impl Stranger {
     async fn give_back(&self, token: &str) -> bool {
         let delay = self.lots.one_in(2).then(|| self.lots.millis(1..2_000).try_into().ok()).flatten();
         let request = ReleaseJobRequest { lease_token: token.to_owned(), reason: SCRIPTED.to_owned(), delay };
-        matches!(self.call(self.stub.clone().release_job(request)).await, Told::Is(_))
+        matches!(self.call(self.stub.clone().release_job(request)).await, Called::Is(_))
     }
 
     /// Gives a sign now and then, and now and then too late.
@@ -118,9 +118,11 @@ impl Stranger {
                 sent.len() - 1
             };
             if !self.append(token, &sent[from..]).await {
+                self.ledger.see("a worker has lost its job and goes on");
                 self.go_on_all_the_same(job, token, nonce, length).await;
                 return;
             }
+            self.ledger.durable(nonce, length as usize);
             if self.lots.one_in(6) {
                 let _ = self.append(token, &sent[from..]).await;
             }
@@ -149,9 +151,9 @@ impl Stranger {
         };
         loop {
             match self.call(self.stub.clone().append_output(request.clone())).await {
-                Told::Is(_) => return true,
-                Told::Refused(_) => return false,
-                Told::Unknown => tokio::time::sleep(self.lots.millis(10..300)).await,
+                Called::Is(_) => return true,
+                Called::Refused(_) => return false,
+                Called::Unknown => tokio::time::sleep(self.lots.millis(10..300)).await,
             }
         }
     }
@@ -164,9 +166,11 @@ impl Stranger {
             ..Default::default()
         };
         let mut times = if self.lots.one_in(4) { 2 } else { 1 };
+        let mut told = false;
         loop {
             match self.call(self.stub.clone().complete_job(request.clone())).await {
-                Told::Is(CompleteJobResponse {}) => {
+                Called::Is(CompleteJobResponse {}) => {
+                    told = true;
                     self.ledger.note(|| format!("{nonce} has completed {job}"));
                     self.ledger.completed(job, nonce);
                     times -= 1;
@@ -174,8 +178,14 @@ impl Stranger {
                         return;
                     }
                 }
-                Told::Refused(_) => return,
-                Told::Unknown => tokio::time::sleep(self.lots.millis(10..300)).await,
+                Called::Refused(status) => {
+                    let gone = self.ledger.told(job).may_be_gone;
+                    self.ledger.demand(!told || gone, || {
+                        format!("{nonce} had completed {job}, and its repeat is refused: {status:?}")
+                    });
+                    return;
+                }
+                Called::Unknown => tokio::time::sleep(self.lots.millis(10..300)).await,
             }
         }
     }
@@ -186,15 +196,15 @@ impl Stranger {
             FailJobRequest { lease_token: token.to_owned(), failure: Some(failure), retry_delay: None };
         loop {
             match self.call(self.stub.clone().fail_job(request.clone())).await {
-                Told::Is(failed) => {
+                Called::Is(failed) => {
                     let state = failed.state();
                     self.ledger.demand(state != State::Succeeded, || {
                         "a failed job is said to have succeeded".into()
                     });
                     return;
                 }
-                Told::Refused(_) => return,
-                Told::Unknown => tokio::time::sleep(self.lots.millis(10..300)).await,
+                Called::Refused(_) => return,
+                Called::Unknown => tokio::time::sleep(self.lots.millis(10..300)).await,
             }
         }
     }
@@ -209,7 +219,7 @@ impl Stranger {
                 data: late.into(),
                 ..Default::default()
             };
-            if let Told::Is(_) = self.call(self.stub.clone().append_output(data)).await {
+            if let Called::Is(_) = self.call(self.stub.clone().append_output(data)).await {
                 self.ledger.writes(nonce, &format!("{nonce}/late "));
                 return self
                     .complete(job, token, nonce, length + format!("{nonce}/late ").len() as i64)
@@ -222,7 +232,7 @@ impl Stranger {
             outcome: Some(Outcome::ResultJson(format!(r#"{{"nonce":"{nonce}"}}"#))),
             ..Default::default()
         };
-        if let Told::Is(_) = self.call(self.stub.clone().complete_job(request)).await {
+        if let Called::Is(_) = self.call(self.stub.clone().complete_job(request)).await {
             self.ledger.completed(job, nonce);
         }
     }

@@ -1,36 +1,46 @@
-//! The time of one process: tokio's, which is paused, from wherever its clock stood when it began.
+//! The clocks of machines: how far each is off is somebody's whim, and how fast tokio's, which is paused.
 
-use longhaul::clock::Clock;
+use longhaul::clock::SystemClock;
 use longhaul::job::Timestamp;
-use std::future::Future;
-use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Where the time begins.
-pub const BEGIN: Timestamp = Timestamp::from_micros(1_790_000_000_000_000);
+const BEGIN: Timestamp = Timestamp::from_micros(1_790_000_000_000_000);
+/// By how much clocks are set, at most.
+pub const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// As `clock::SystemClock`: read once, then moved on by the monotonic clock, and never behind what is stored.
-#[derive(Clone, Debug)]
-pub struct ProcessClock {
-    wall: Timestamp,
-    began: Instant,
+/// The system's clock of one machine.
+#[derive(Clone)]
+pub struct MachineClock {
+    epoch: Instant,
+    /// In microseconds.
+    ahead: Arc<AtomicU64>,
 }
 
-impl ProcessClock {
-    /// A process that begins now, on a machine whose clock is so far ahead of the true time, and that remembers `newest`.
-    pub fn begun(epoch: Instant, ahead: Duration, newest: Timestamp) -> Self {
-        let began = Instant::now();
-        Self { wall: BEGIN.after(began - epoch).after(ahead).max(newest), began }
-    }
-}
-
-impl Clock for ProcessClock {
-    fn now(&self) -> Timestamp {
-        self.wall.after(self.began.elapsed())
+impl MachineClock {
+    /// One that is so far ahead of where the time begins.
+    pub fn new(ahead: Duration) -> Self {
+        let clock = Self { epoch: Instant::now(), ahead: Arc::default() };
+        clock.set(ahead);
+        clock
     }
 
-    fn sleep_until(&self, time: Timestamp) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(tokio::time::sleep(time.since(self.now())))
+    /// Sets it to be so far ahead, for all that run by it.
+    pub fn set(&self, ahead: Duration) {
+        self.ahead.store(ahead.as_micros() as u64, Ordering::SeqCst);
+    }
+
+    pub fn now(&self) -> Timestamp {
+        let ahead = Duration::from_micros(self.ahead.load(Ordering::SeqCst));
+        BEGIN.after(self.epoch.elapsed()).after(ahead)
+    }
+
+    /// The clock of a process that begins now and remembers `newest`.
+    pub fn begin(&self, newest: Timestamp) -> SystemClock {
+        let clock = self.clone();
+        SystemClock::of(Arc::new(move || clock.now()), newest)
     }
 }

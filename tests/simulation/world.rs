@@ -3,14 +3,16 @@
 use crate::client::{Client, END, GROUPS, in_group};
 use crate::crowd::Shown;
 use crate::disk::{Disk, Fate};
-use crate::ledger::{Ledger, is_final};
+use crate::ledger::{Ledger, Sights, Trace, is_final};
 use crate::lots::Lots;
-use crate::machine::{DAY, Machine};
+use crate::machine::Machine;
 use crate::network::{Network, Wire};
-use crate::script::Script;
+use crate::script::{Script, Waits};
 use crate::stranger::Stranger;
-use crate::time::ProcessClock;
+use crate::time::{DAY, MachineClock};
 use longhaul::job::Timestamp;
+use longhaul::proto::JobFilter;
+use longhaul::proto::job::State;
 use longhaul::proto::job_service_client::JobServiceClient;
 use longhaul::proto::worker_service_client::WorkerServiceClient;
 use longhaul::worker::{Channel, Identity, Pool, Registry, RemoteSource};
@@ -24,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the storm lasts, in milliseconds.
 const STORM: std::ops::Range<u64> = 3_000..14_000;
+/// How long one that nobody sees the end of.
+const ENDLESS_STORM: std::ops::Range<u64> = 10_000..25_000;
 
 /// What came of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,19 +35,25 @@ pub struct Report {
     /// Of all that happened.
     pub checksum: u32,
     pub violations: Vec<String>,
+    /// What was seen, and how often.
+    pub sights: Sights,
 }
 
 /// Runs a seed, on the caller's thread.
-pub fn run(seed: u64, shown: bool) -> Report {
+pub fn run(seed: u64, trace: Trace) -> Report {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let world = World::new(seed, shown);
+        let world = World::new(seed, trace);
         // Whatever hangs, hangs in a time that costs nothing.
         if tokio::time::timeout(10 * END, world.live()).await.is_err() {
             world.ledger.blame("the run does not end".into());
         }
-        Report { checksum: world.ledger.checksum(), violations: world.ledger.violations() }
+        Report {
+            checksum: world.ledger.checksum(),
+            violations: world.ledger.violations(),
+            sights: world.ledger.sights(),
+        }
     })
 }
 
@@ -51,7 +61,6 @@ struct World {
     ledger: Arc<Ledger>,
     network: Arc<Network>,
     lots: Lots,
-    epoch: Instant,
     machine: Arc<Machine>,
     wires: Mutex<Vec<Arc<Wire>>>,
     /// Things go wrong until the very end: what is promised of the end is not looked at.
@@ -65,26 +74,26 @@ struct Elsewhere {
 }
 
 impl World {
-    fn new(seed: u64, shown: bool) -> Self {
+    fn new(seed: u64, trace: Trace) -> Self {
         let lots = Lots::new(seed);
-        let epoch = Instant::now();
-        let ledger = Arc::new(Ledger::new(shown));
+        let ledger = Arc::new(Ledger::new(trace));
         let stormy = Arc::new(AtomicBool::new(true));
         let network = Network::new(Arc::clone(&stormy));
-        let endless = seed % 4 == 3;
+        let endless = lots.one_in(4);
         let machine = Arc::new(Machine {
             ledger: Arc::clone(&ledger),
             network: Arc::clone(&network),
             lots: lots.fork(),
-            fate: Fate { lots: lots.fork(), stormy },
-            epoch,
+            fate: Fate { lots: lots.fork(), stormy, endless },
+            clock: MachineClock::new(DAY),
+            jumps: endless,
             slots: lots.among(0..3) as usize,
             newest: Mutex::default(),
-            disk: Mutex::new(Disk::new(seed % 8 == 5)),
+            disk: Mutex::new(Disk::new(lots.one_in(8))),
             process: Mutex::default(),
             off: CancellationToken::new(),
         });
-        Self { ledger, network, lots, epoch, machine, wires: Mutex::default(), endless }
+        Self { ledger, network, lots, machine, wires: Mutex::default(), endless }
     }
 
     async fn live(&self) {
@@ -105,8 +114,13 @@ impl World {
         everybody.spawn(stranger.live());
         let shown: Vec<Arc<Mutex<Shown>>> = (0..GROUPS).map(|_| Arc::default()).collect();
         for (group, shown) in (0..).zip(&shown) {
-            everybody.spawn(self.client("crowd").watch_group(group, Arc::clone(shown)));
+            let filter = in_group(&group.to_string());
+            everybody.spawn(self.client("crowd").watch_many(filter, Arc::clone(shown)));
         }
+        let at_work: Arc<Mutex<Shown>> = Arc::default();
+        let states = vec![State::Running.into(), State::Retrying.into()];
+        let filter = JobFilter { states, ..Default::default() };
+        everybody.spawn(self.client("crowd").watch_many(filter, Arc::clone(&at_work)));
         let mut clients = JoinSet::new();
         for number in 0..self.lots.among(1..4) {
             clients.spawn(self.client(&format!("c{number}")).live(self.lots.among(3..9)));
@@ -120,7 +134,7 @@ impl World {
         }
         self.ledger.note(|| "all is calm".into());
         self.network.calm();
-        self.wires.lock().iter().for_each(|wire| wire.hold_up(false));
+        self.wires.lock().iter().for_each(|wire| wire.let_all_pass());
         let last = self.client("last");
         if self.endless {
             clients.abort_all();
@@ -128,7 +142,7 @@ impl World {
             let gone = tokio::time::timeout(2 * END, async { while clients.join_next().await.is_some() {} });
             self.ledger.demand(gone.await.is_ok(), || "a client waits for ever".into());
             self.until_all_have_ended(&last).await;
-            self.check_crowd(&last, &shown).await;
+            self.check_crowd(&last, &shown, &at_work).await;
             crate::promptness::check(&last, &self.machine, &self.ledger).await;
         }
         while !self.network.is_served() {
@@ -151,7 +165,7 @@ impl World {
             ledger: Arc::clone(&self.ledger),
             network: Arc::clone(&self.network),
             lots: self.lots.fork(),
-            epoch: self.epoch,
+            clock: self.machine.clock.clone(),
         }
     }
 
@@ -164,12 +178,12 @@ impl World {
         };
         let ahead = self.lots.millis(0..2 * DAY.as_millis() as u64);
         let identity = Identity { worker_id: name.to_owned(), ..Default::default() };
-        let clock = Arc::new(ProcessClock::begun(self.epoch, ahead, Timestamp::default()));
+        let clock = Arc::new(MachineClock::new(ahead).begin(Timestamp::default()));
         let source =
-            RemoteSource::over(dial, identity, clock, self.lots.fork().chance_of_the_moment(self.epoch));
+            RemoteSource::over(dial, identity, clock, self.lots.fork().chance_of_the_moment(Instant::now()));
         let script =
             || Script { worker: name.to_owned(), ledger: Arc::clone(&self.ledger), lots: self.lots.fork() };
-        let mut registry = Registry::default().with("work", script());
+        let mut registry = Registry::default().with("work", script()).with("waits", Waits);
         if name == "w0" || self.lots.one_in(2) {
             registry = registry.with("rare", script());
         }
@@ -179,9 +193,11 @@ impl World {
 
     /// Lets things go wrong, one after the other and together.
     async fn storm(&self, workers: &mut [(String, Elsewhere)]) {
-        let over = Instant::now() + self.lots.millis(STORM);
+        let (time, pause) = if self.endless { (ENDLESS_STORM, 600) } else { (STORM, 1_500) };
+        let over = Instant::now() + self.lots.millis(time);
         while Instant::now() < over {
-            tokio::time::sleep(self.lots.millis(30..1_500)).await;
+            tokio::time::sleep(self.lots.millis(30..pause)).await;
+            self.wires.lock().retain(|wire| !wire.is_cut());
             let wires = self.wires.lock().clone();
             let wire = self.lots.pick(&wires);
             match self.lots.among(0..16) {
@@ -189,14 +205,17 @@ impl World {
                 4..7 => {
                     self.ledger.note(|| "a wire is held up".into());
                     let (wire, time) = (Arc::clone(wire), self.lots.millis(100..8_000));
-                    wire.hold_up(true);
+                    wire.hold_up();
                     tokio::spawn(async move {
                         tokio::time::sleep(time).await;
-                        wire.hold_up(false);
+                        wire.let_pass();
                     });
                 }
                 7..9 => self.machine.kill(),
-                9..11 => self.machine.stop().await,
+                9..11 => {
+                    let machine = Arc::clone(&self.machine);
+                    tokio::spawn(async move { machine.stop().await });
+                }
                 11..13 => {
                     let lot = self.lots.among(0..workers.len() as u64) as usize;
                     let (name, worker) = &mut workers[lot];
@@ -210,7 +229,7 @@ impl World {
                     tokio::time::advance(self.lots.millis(500..10_000)).await;
                 }
                 14 => wires.iter().for_each(|wire| wire.break_all()),
-                _ => {}
+                _ => self.machine.set_clock(),
             }
         }
     }
@@ -234,7 +253,7 @@ impl World {
         }
     }
 
-    async fn check_crowd(&self, last: &Client, shown: &[Arc<Mutex<Shown>>]) {
+    async fn check_crowd(&self, last: &Client, shown: &[Arc<Mutex<Shown>>], at_work: &Mutex<Shown>) {
         tokio::time::sleep(Duration::from_secs(3)).await;
         for (group, shown) in (0..GROUPS).zip(shown) {
             let Some(listed) = last.all(in_group(&group.to_string())).await else {
@@ -245,6 +264,9 @@ impl World {
             if let Some(what) = shown.differs(&listed) {
                 self.ledger.blame(format!("the watch of group {group} {what}"));
             }
+        }
+        if let Some(what) = at_work.lock().differs(&[]) {
+            self.ledger.blame(format!("the watch of what is at work {what}"));
         }
     }
 }
