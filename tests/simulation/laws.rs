@@ -8,12 +8,6 @@ use longhaul::proto::job_event::Event;
 use longhaul::proto::*;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What an attempt has written, by the history of its job.
-#[derive(Default)]
-struct Written {
-    text: String,
-}
-
 /// How often a job is read at most until it stands still.
 const READS_MAX: usize = 20;
 
@@ -55,8 +49,10 @@ impl Client {
                 format!("{job} was watched and is lost")
             });
         }
+        // Before the histories are read, which may still grow.
+        let durable = self.ledger.all_durable();
         for job in &jobs {
-            self.check(job).await;
+            self.check(job, &durable).await;
         }
     }
 
@@ -73,7 +69,7 @@ impl Client {
         self.ledger.demand(whole, || "a part of a batch is there, and a part is not".into());
     }
 
-    async fn check(&self, listed: &Job) {
+    async fn check(&self, listed: &Job, durable: &BTreeMap<String, usize>) {
         let id = &listed.id;
         let Some((job, events)) = self.read(id).await else {
             return self.ledger.blame(format!("{id} cannot be read"));
@@ -82,7 +78,7 @@ impl Client {
             self.ledger.demand(holds, || format!("{id}: {what}; its history is {}", told(&events)));
         };
         let (mut state, mut attempt, mut output) = (State::Unspecified, 0, Vec::new());
-        let mut written = Written::default();
+        let mut written = String::new();
         let mut times = Times::new(&job);
         let states = self.ledger.states(id);
         for (event, number) in events.iter().zip(1..) {
@@ -96,8 +92,8 @@ impl Client {
                     if state == State::Running {
                         demand(event.attempt == attempt + 1, "its attempts are not numbered without a gap");
                         attempt = event.attempt;
-                        self.check_written(id, &written);
-                        written = Written::default();
+                        self.check_written(id, &written, durable);
+                        written.clear();
                     }
                     if let Some(wrong) = times.pass(event, change) {
                         demand(false, &wrong);
@@ -107,7 +103,7 @@ impl Client {
                 Some(Event::Output(piece)) if piece.channel.is_empty() => {
                     demand(piece.offset == output.len() as i64, "its output has a gap");
                     output.extend_from_slice(&piece.data);
-                    written.text.push_str(&String::from_utf8_lossy(&piece.data));
+                    written.push_str(&String::from_utf8_lossy(&piece.data));
                 }
                 Some(Event::OutputReset(reset)) if reset.channel.is_empty() => {
                     self.ledger.see("output is void");
@@ -124,7 +120,7 @@ impl Client {
                 demand(*shown == (state, attempt), "it was shown as it never was");
             }
         }
-        self.check_written(id, &written);
+        self.check_written(id, &written, durable);
         demand(state == job.state(), "its status is not that of its history");
         demand(job.attempt == attempt, "its attempt is not that of its history");
         let options = job.options.clone().unwrap_or_default();
@@ -154,20 +150,17 @@ impl Client {
     }
 
     /// What an attempt has left is a beginning of what it has written, with all of it that was said to be durable.
-    fn check_written(&self, job: &str, written: &Written) {
-        let Some((nonce, _)) = written.text.split_once('/') else { return };
+    fn check_written(&self, job: &str, written: &str, durable: &BTreeMap<String, usize>) {
+        let Some((nonce, _)) = written.split_once('/') else { return };
         let Some(attempt) = self.ledger.attempt(nonce) else {
             return self.ledger.blame(format!("{job} has output of {nonce}, which nobody is"));
         };
-        self.ledger.demand(attempt.text.starts_with(&written.text), || {
-            format!("{job} has {:?} where {nonce} has written {:?}", written.text, attempt.text)
+        self.ledger.demand(attempt.text.starts_with(written), || {
+            format!("{job} has {:?} where {nonce} has written {:?}", written, attempt.text)
         });
-        self.ledger.demand(attempt.durable <= written.text.len(), || {
-            format!(
-                "{job} has {} of {} bytes of {nonce} that were durable",
-                written.text.len(),
-                attempt.durable
-            )
+        let durable = durable.get(nonce).copied().unwrap_or_default();
+        self.ledger.demand(durable <= written.len(), || {
+            format!("{job} has {} of {durable} bytes of {nonce} that were durable", written.len())
         });
     }
 

@@ -344,6 +344,12 @@ impl Ledger {
         }
     }
 
+    /// How much of what each attempt has written was said to be durable.
+    pub fn all_durable(&self) -> BTreeMap<String, usize> {
+        let kept = self.kept.lock();
+        kept.attempts.iter().map(|(nonce, attempt)| (nonce.clone(), attempt.durable)).collect()
+    }
+
     pub fn attempt(&self, nonce: &str) -> Option<Attempt> {
         self.kept.lock().attempts.get(nonce).cloned()
     }
