@@ -112,8 +112,9 @@ impl Machine {
         };
         self.ledger.note(|| format!("the server starts at {}", clock.now().as_micros()));
         let script =
-            Script { worker: "pool".to_owned(), ledger: Arc::clone(&self.ledger), lots: lots.fork() };
-        let registry = Registry::default().with("work", script).with("waits", Waits);
+            || Script { worker: "pool".to_owned(), ledger: Arc::clone(&self.ledger), lots: lots.fork() };
+        let registry =
+            Registry::default().with("work", script()).with("prompt", script()).with("waits", Waits);
         let pool = Arc::new(Pool::start(LocalSource::new(engine.clone(), "pool"), registry, self.slots));
         Some(Process { engine, clock, dead, pool, mounted })
     }

@@ -2,7 +2,7 @@
 //! thread on a time of its own, everything by lot from one seed. What anybody is told is held against what is promised.
 //!
 //! A machine of the server and its processes are in `machine` and `disk`, what lies between in `network`, who is there in
-//! `client`, `crowd`, `script` and `stranger`, what must be true in `ledger`, `view`, `laws` and `promptness`.
+//! `client`, `reads`, `crowd`, `script` and `stranger`, what must be true in `ledger`, `view`, `laws` and `promptness`.
 
 mod client;
 mod crowd;
@@ -13,6 +13,7 @@ mod lots;
 mod machine;
 mod network;
 mod promptness;
+mod reads;
 mod script;
 mod stranger;
 mod time;

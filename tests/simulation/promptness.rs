@@ -23,7 +23,8 @@ pub async fn check(client: &Client, machine: &Machine, ledger: &Ledger) {
         let label = format!("prompt.{number}");
         ledger.wish(&label, "", None);
         let request = StartJobRequest {
-            kind: "work".to_owned(),
+            // Of those who keep to the rules.
+            kind: "prompt".to_owned(),
             payload: Some(Payload::InputJson("{}".to_owned())),
             request_id: label.clone(),
             labels: [("wish".to_owned(), label.clone())].into(),

@@ -183,7 +183,8 @@ impl World {
             RemoteSource::over(dial, identity, clock, self.lots.fork().chance_of_the_moment(Instant::now()));
         let script =
             || Script { worker: name.to_owned(), ledger: Arc::clone(&self.ledger), lots: self.lots.fork() };
-        let mut registry = Registry::default().with("work", script()).with("waits", Waits);
+        let mut registry =
+            Registry::default().with("work", script()).with("prompt", script()).with("waits", Waits);
         if name == "w0" || self.lots.one_in(2) {
             registry = registry.with("rare", script());
         }
