@@ -126,7 +126,12 @@ impl Clock for SystemClock {
     }
 
     fn translate(&self, time: Timestamp) -> Timestamp {
-        translated(time, (self.system)(), self.now())
+        let (there, here) = ((self.system)(), self.now());
+        match self.ahead.is_zero() || here.since(there) < DRIFT || time <= there {
+            true => translated(time, there, here),
+            // Until then it passes slower.
+            false => self.at(self.began.elapsed() + time.since(there)),
+        }
     }
 }
 
@@ -201,6 +206,22 @@ mod tests {
         let passed = [0, 10, 600, 601, 86_400].map(|secs| clock.at(Duration::from_secs(secs)).since(newest));
 
         assert_eq!(passed.map(|passed| passed.as_secs()), [0, 9, 540, 541, 86_340]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_to_come_is_as_far_off_on_a_clock_that_waits_for_the_system() {
+        let system = Timestamp::from_micros(1_790_000_000_000_000);
+        let began = Instant::now();
+        let reading = Arc::new(move || system.after(began.elapsed()));
+        let clock = SystemClock::of(reading, system.after(Duration::from_secs(100)));
+        let in_time = |secs| system.after(Duration::from_secs(secs));
+
+        let due = [10, 5_000].map(|secs| clock.translate(in_time(secs)));
+
+        for (due, secs) in due.into_iter().zip([10, 4_990]) {
+            tokio::time::advance(Duration::from_secs(secs)).await;
+            assert_eq!(clock.now(), due);
+        }
     }
 
     #[test]

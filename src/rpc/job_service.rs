@@ -1,6 +1,6 @@
 //! JobService over gRPC: each call is one of `api`, its answer a message.
 
-use super::streams;
+use super::{room, streams};
 use crate::api::{self, MESSAGE_BYTES_MAX};
 use crate::engine::Started;
 use crate::proto;
@@ -43,6 +43,7 @@ impl JobService for Jobs {
         &self,
         request: Request<proto::StartJobRequest>,
     ) -> Result<Response<proto::Job>, Status> {
+        let _place = room::unpacked(&request)?;
         let trace = trace(request.metadata().as_ref());
         Ok(ticket(&self.api.start(request.into_inner(), trace).await?))
     }
@@ -51,6 +52,7 @@ impl JobService for Jobs {
         &self,
         request: Request<proto::BatchStartJobsRequest>,
     ) -> Result<Response<proto::BatchStartJobsResponse>, Status> {
+        let _place = room::unpacked(&request)?;
         let trace = trace(request.metadata().as_ref());
         let started = self.api.start_batch(request.into_inner(), trace).await?;
         let jobs = started.iter().map(|started| reply::job(&started.snapshot)).collect();

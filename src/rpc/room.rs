@@ -146,6 +146,15 @@ where
     }
 }
 
+/// The place of a message that came compressed, of which less was counted than there is now; for one that did not, none.
+pub(super) fn unpacked<M: prost::Message>(request: &tonic::Request<M>) -> Result<Place, Status> {
+    let mut place = Place::default();
+    if request.metadata().contains_key("grpc-encoding") {
+        place.fit(request.get_ref().encoded_len()).map_err(|_| status::busy())?;
+    }
+    Ok(place)
+}
+
 fn timer() -> Pin<Box<Sleep>> {
     Box::pin(tokio::time::sleep(MESSAGE_TIME_MAX))
 }

@@ -1,7 +1,7 @@
 //! What workers call: convert, ask the engine, convert back. The streams are in `work` and `emit`.
 
 use super::reports::{self, Ending};
-use super::{emit, work};
+use super::{emit, room, work};
 use crate::engine::{Engine, Error, Leased, Place, Stopping};
 use crate::job::State;
 use crate::proto;
@@ -72,6 +72,7 @@ impl WorkerService for Workers {
         &self,
         request: Request<proto::HeartbeatRequest>,
     ) -> Result<Response<proto::HeartbeatResponse>, Status> {
+        let _place = room::unpacked(&request)?;
         let renewals = report::heartbeat(request.into_inner()).map_err(status::invalid)?;
         let renewed = reports::renew(&self.engine, renewals).await.into_iter();
         let directives: Result<Vec<_>, Error> =
@@ -83,6 +84,7 @@ impl WorkerService for Workers {
         &self,
         request: Request<proto::AppendOutputRequest>,
     ) -> Result<Response<proto::AppendOutputResponse>, Status> {
+        let _place = room::unpacked(&request)?;
         let (token, frame) = report::frame(request.into_inner()).map_err(status::invalid)?;
         let channel = frame.channel.clone();
         let durable = self.engine.append_frame(&token, frame).await.map_err(refused)?;
@@ -93,6 +95,7 @@ impl WorkerService for Workers {
         &self,
         request: Request<proto::CompleteJobRequest>,
     ) -> Result<Response<proto::CompleteJobResponse>, Status> {
+        let _place = room::unpacked(&request)?;
         self.end(report::completion(request.into_inner()).map(Ending::Completed)).await?;
         Ok(Response::new(proto::CompleteJobResponse {}))
     }
@@ -101,6 +104,7 @@ impl WorkerService for Workers {
         &self,
         request: Request<proto::FailJobRequest>,
     ) -> Result<Response<proto::FailJobResponse>, Status> {
+        let _place = room::unpacked(&request)?;
         let state = self.end(report::failed(request.into_inner()).map(Ending::Failed)).await?;
         Ok(Response::new(proto::FailJobResponse { state: reply::state(state).into() }))
     }

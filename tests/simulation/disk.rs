@@ -7,10 +7,12 @@ use longhaul::job::*;
 use longhaul::store::*;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const KEEPER: u64 = 7;
@@ -34,6 +36,7 @@ pub struct Fate {
     pub stormy: Arc<AtomicBool>,
     /// More goes wrong.
     pub endless: bool,
+    pub epoch: Instant,
 }
 
 /// The store as one process has it.
@@ -108,10 +111,11 @@ impl Mounted {
         }
     }
 
-    /// A read, which may fail as well.
-    fn read(&self) -> Result<Arc<dyn Store>, Error> {
+    /// A read, which may fail as well: of whatever it is, all that are made at one time.
+    fn read(&self, what: impl Debug) -> Result<Arc<dyn Store>, Error> {
         let store = self.store()?;
-        if self.fate.stormy.load(Ordering::SeqCst) && self.fate.lots.one_in(200) {
+        let lots = || self.fate.lots.of_the_moment(self.fate.epoch, &format!("{what:?}"));
+        if self.fate.stormy.load(Ordering::SeqCst) && lots().one_in(200) {
             return Err(Error::Unavailable("as was decided by lot".into()));
         }
         Ok(store)
@@ -212,27 +216,27 @@ impl Store for Mounted {
     }
 
     fn get(&self, ids: &[JobId], parts: Parts) -> Result<Vec<Option<Snapshot>>, Error> {
-        self.read()?.get(ids, parts)
+        self.read(ids)?.get(ids, parts)
     }
 
     fn list(&self, tenant: &str, filter: &Filter, page: Page, parts: Parts) -> Result<Listed, Error> {
-        self.read()?.list(tenant, filter, page, parts)
+        self.read((filter, page))?.list(tenant, filter, page, parts)
     }
 
     fn count(&self, tenant: &str, kinds: &[String], limit: usize) -> Result<Vec<Count>, Error> {
-        self.read()?.count(tenant, kinds, limit)
+        self.read(kinds)?.count(tenant, kinds, limit)
     }
 
     fn queue(&self, tenant: &str, kind: &str, limit: usize) -> Result<Vec<Rank>, Error> {
-        self.read()?.queue(tenant, kind, limit)
+        self.read(kind)?.queue(tenant, kind, limit)
     }
 
     fn events(&self, wanted: &[(JobId, Sequence)], limit: EventLimit) -> Result<Vec<Vec<Event>>, Error> {
-        self.read()?.events(wanted, limit)
+        self.read(wanted)?.events(wanted, limit)
     }
 
     fn held(&self, after: Option<JobId>, limit: usize) -> Result<Vec<Job>, Error> {
-        self.read()?.held(after, limit)
+        self.read(after)?.held(after, limit)
     }
 
     fn keeper(&self) -> Keeper {

@@ -79,6 +79,8 @@ pub struct Told {
 pub struct Attempt {
     pub job: String,
     pub text: String,
+    /// What it has written behind that, or not: it was told neither.
+    pub perhaps: String,
     /// How much of it was said to be durable.
     pub durable: usize,
 }
@@ -341,6 +343,14 @@ impl Ledger {
     pub fn writes(&self, nonce: &str, text: &str) {
         if let Some(attempt) = self.kept.lock().attempts.get_mut(nonce) {
             attempt.text.push_str(text);
+            attempt.perhaps.clear();
+        }
+    }
+
+    /// It writes this, and may not be told whether that has come.
+    pub fn may_write(&self, nonce: &str, text: &str) {
+        if let Some(attempt) = self.kept.lock().attempts.get_mut(nonce) {
+            attempt.perhaps = text.to_owned();
         }
     }
 

@@ -10,7 +10,7 @@ use tonic::Code;
 
 impl Client {
     /// Lists jobs, page by page: whatever matched throughout is on exactly one page.
-    async fn list(&self) {
+    pub async fn list(&self) {
         let wishes = self.ledger.wishes();
         let told = |ticket: &str| self.ledger.told(ticket);
         let succeeded = |ticket: &str| matches!(told(ticket).outcome, Some((State::Succeeded, _)));

@@ -212,20 +212,22 @@ impl Stranger {
     /// Says that it is done, and more, of a job that it may have lost long ago.
     async fn go_on_all_the_same(&self, job: &str, token: &str, nonce: &str, length: i64) {
         if self.lots.one_in(2) {
-            let late = format!("{nonce}/late ").into_bytes();
-            let data = AppendOutputRequest {
+            let late = format!("{nonce}/late ");
+            let request = AppendOutputRequest {
                 lease_token: token.to_owned(),
                 offset: length,
-                data: late.into(),
+                data: late.clone().into(),
                 ..Default::default()
             };
-            if let Called::Is(_) = self.call(self.stub.clone().append_output(data)).await {
-                self.ledger.writes(nonce, &format!("{nonce}/late "));
-                return self
-                    .complete(job, token, nonce, length + format!("{nonce}/late ").len() as i64)
-                    .await;
-            }
-            return;
+            self.ledger.may_write(nonce, &late);
+            return match self.call(self.stub.clone().append_output(request)).await {
+                Called::Is(_) => {
+                    self.ledger.writes(nonce, &late);
+                    self.complete(job, token, nonce, length + late.len() as i64).await;
+                }
+                Called::Refused(_) => self.ledger.may_write(nonce, ""),
+                Called::Unknown => {}
+            };
         }
         let request = CompleteJobRequest {
             lease_token: token.to_owned(),

@@ -84,7 +84,7 @@ impl World {
             ledger: Arc::clone(&ledger),
             network: Arc::clone(&network),
             lots: lots.fork(),
-            fate: Fate { lots: lots.fork(), stormy, endless },
+            fate: Fate { lots: lots.fork(), stormy, endless, epoch: Instant::now() },
             clock: MachineClock::new(DAY),
             jumps: endless,
             slots: lots.among(0..3) as usize,

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
 
 const SETTINGS: Settings = Settings { queue_max: QUEUE_MAX, free_bytes_min: 0, readers: 1, keeper: KEEPER.0 };
@@ -187,4 +188,23 @@ fn a_repeat_hears_that_its_request_id_is_damaged() {
 
     assert!(matches!(repeated, Outcome::Submit(Err(Rejection::Damaged(_)))), "{repeated:?}");
     assert!(matches!(another, Outcome::Submit(Ok(_))), "{another:?}");
+}
+
+#[test]
+fn a_time_that_was_noted_and_is_damaged_moves_no_clock() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    submit(&store, named("one"));
+    let later = START.after(Duration::from_secs(60));
+    let submission = Submission { spec: Arc::new(named("two")), chance: 1 };
+    store.commit(vec![Operation::Submit(vec![submission])], later).unwrap();
+    drop(store);
+    assert_eq!(open(folder.path()).unwrap().latest(), later);
+
+    let database = Connection::open(folder.path().join("store/longhaul.db")).unwrap();
+    let changed = database.execute("UPDATE meta SET value = value + (1 << 53) WHERE name = 'latest'", []);
+    drop(database);
+
+    assert_eq!(changed, Ok(1));
+    assert_eq!(open(folder.path()).unwrap().latest(), later, "the newest job tells as well");
 }

@@ -18,7 +18,7 @@ const MEANINGS: [Meaning; 9] = [
     Meaning(409, "The job is still active, or the request id is that of another request.", None),
     Meaning(413, "The body is too large.", None),
     Meaning(415, "The body is not JSON, or it is compressed.", None),
-    Meaning(429, "The queue is full.", Some("Retry-After")),
+    Meaning(429, "The queue or the disk is full.", Some("Retry-After")),
     Meaning(503, "The server cannot do this now; `reason` says whether it may have.", Some("Retry-After")),
 ];
 /// What any call can be answered.

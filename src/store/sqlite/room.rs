@@ -57,18 +57,20 @@ impl Room {
     fn look(&self, connection: &Connection) -> Result<(), Rejection> {
         // Where a disk does not tell, the first write that fails does.
         let Ok(disk) = rustix::fs::statvfs(&self.folder) else { return Ok(()) };
-        // What forgotten jobs have left in the database is as good as free.
+        // What forgotten jobs have left in the database is nearly as good as free.
         let pragma =
             |name| connection.pragma_query_value(None, name, |row| row.get::<_, u32>(0)).unwrap_or(0);
         let within = u64::from(pragma("freelist_count")) * u64::from(pragma("page_size"));
-        let (free, whole) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
-        check_space(free + within, whole, self.free_bytes_min)
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        check_space(bytes(disk.f_bavail), within, bytes(disk.f_blocks), self.free_bytes_min)
     }
 }
 
-fn check_space(free: u64, whole: u64, free_bytes_min: u64) -> Result<(), Rejection> {
+/// Whether the disk has as much free as is to be, a half of it outside of the database: a commit is written to the log first.
+fn check_space(free: u64, within: u64, whole: u64, free_bytes_min: u64) -> Result<(), Rejection> {
     let limit = free_bytes_min.min(whole / SHARE_MAX);
-    if free < limit { Err(Rejection::DiskFull { free, limit }) } else { Ok(()) }
+    let all = free.saturating_add(within);
+    if all < limit || free < limit / 2 { Err(Rejection::DiskFull { free, limit }) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -77,10 +79,19 @@ mod tests {
 
     #[test]
     fn a_disk_keeps_what_is_set_free_and_a_small_one_a_tenth() {
-        assert_eq!(check_space(999, 1_000_000, 1_000), Err(Rejection::DiskFull { free: 999, limit: 1_000 }));
-        assert_eq!(check_space(1_000, 1_000_000, 1_000), Ok(()));
-        assert_eq!(check_space(99, 1_000, 1_000), Err(Rejection::DiskFull { free: 99, limit: 100 }));
-        assert_eq!(check_space(100, 1_000, 1_000), Ok(()));
-        assert_eq!(check_space(0, 1_000, 0), Ok(()));
+        assert_eq!(
+            check_space(999, 0, 1_000_000, 1_000),
+            Err(Rejection::DiskFull { free: 999, limit: 1_000 })
+        );
+        assert_eq!(check_space(1_000, 0, 1_000_000, 1_000), Ok(()));
+        assert_eq!(check_space(99, 0, 1_000, 1_000), Err(Rejection::DiskFull { free: 99, limit: 100 }));
+        assert_eq!(check_space(100, 0, 1_000, 1_000), Ok(()));
+        assert_eq!(check_space(0, 0, 1_000, 0), Ok(()));
+        assert_eq!(check_space(500, 500, 1_000_000, 1_000), Ok(()), "with what is free in the database");
+        assert_eq!(
+            check_space(499, 9_999, 1_000_000, 1_000),
+            Err(Rejection::DiskFull { free: 499, limit: 1_000 }),
+            "but for the log"
+        );
     }
 }

@@ -115,9 +115,12 @@ impl Writer {
     }
 
     fn note_time(&mut self, now: Timestamp) -> rusqlite::Result<()> {
+        let micros = now.as_micros();
         self.connection
-            .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES ('latest', ?1)")?
-            .execute([now.as_micros()])?;
+            .prepare_cached(
+                "INSERT OR REPLACE INTO meta (name, value) VALUES ('latest', ?1), ('latest_sum', ?2)",
+            )?
+            .execute([micros, time_sum(micros)])?;
         self.latest = now;
         Ok(())
     }
@@ -337,12 +340,24 @@ impl Writer {
     }
 }
 
-/// The newest time that was noted.
+/// The newest time that was noted, unless the note is damaged: a clock goes by it.
 fn noted_time(connection: &Connection) -> rusqlite::Result<Timestamp> {
-    let noted = connection
-        .query_row("SELECT value FROM meta WHERE name = 'latest'", [], |row| row.get(0))
-        .optional()?;
-    Ok(Timestamp::from_micros(noted.unwrap_or(0)))
+    let value = |name: &str| {
+        let sql = "SELECT value FROM meta WHERE name = ?1";
+        connection.query_row(sql, [name], |row| row.get::<_, i64>(0)).optional()
+    };
+    Ok(match (value("latest")?, value("latest_sum")?) {
+        (Some(micros), Some(sum)) if sum == time_sum(micros) => Timestamp::from_micros(micros),
+        (None, None) => Timestamp::default(),
+        _ => {
+            tracing::error!("the time that the store has noted is damaged; it goes by its newest job");
+            Timestamp::default()
+        }
+    })
+}
+
+fn time_sum(micros: i64) -> i64 {
+    i64::from(crc32fast::hash(&micros.to_be_bytes()))
 }
 
 /// The last ordinal that was given, and when.
