@@ -14,7 +14,7 @@ use crate::job::{
     transition,
 };
 use crate::store::*;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -116,11 +116,11 @@ impl Writer {
 
     fn note_time(&mut self, now: Timestamp) -> rusqlite::Result<()> {
         let micros = now.as_micros();
-        self.connection
-            .prepare_cached(
-                "INSERT OR REPLACE INTO meta (name, value) VALUES ('latest', ?1), ('latest_sum', ?2)",
-            )?
-            .execute([micros, time_sum(micros)])?;
+        let mut note =
+            self.connection.prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)")?;
+        note.execute(params!["latest", micros])?;
+        note.execute(params!["latest_sum", time_sum(micros)])?;
+        drop(note);
         self.latest = now;
         Ok(())
     }
