@@ -168,7 +168,7 @@ fn search(options: &Options, seeds: std::ops::Range<u64>, is_mutant: bool) -> Fo
                     if seed >= seeds.end || found.lock().is_some() {
                         return;
                     }
-                    let twice = seed % TWICE == 0 && !is_mutant;
+                    let twice = seed.is_multiple_of(TWICE) && !is_mutant;
                     let mut report = judge(seed, if twice { Trace::Whole } else { Trace::Brief }, twice);
                     for (what, times) in &report.sights {
                         *sights.lock().entry(what).or_default() += times;

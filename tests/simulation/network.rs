@@ -102,7 +102,8 @@ impl Wire {
 
     /// The end of one such time.
     pub fn let_pass(&self) {
-        let left = self.held_up.try_update(Ordering::SeqCst, Ordering::SeqCst, |times| times.checked_sub(1));
+        let left =
+            self.held_up.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |times| times.checked_sub(1));
         if left.is_ok_and(|before| before == 1) {
             self.opened.notify_waiters();
         }
