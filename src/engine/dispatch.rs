@@ -155,6 +155,23 @@ impl<W> Dispatch<W> {
         self.0.lock().leave(taker);
     }
 
+    /// Whoever is in another process gets nothing before it offers anew.
+    pub fn turn_away(&self) {
+        let mut book = self.0.lock();
+        let elsewhere = book.takers.iter_mut().filter(|(_, taker)| taker.elsewhere);
+        let mut turned_away: Vec<(u64, u64)> = elsewhere
+            .map(|(id, taker)| {
+                taker.wanted = 0;
+                (*id, taker.group)
+            })
+            .collect();
+        turned_away.sort_unstable();
+        for (taker, group) in turned_away {
+            book.place(taker);
+            book.list(group);
+        }
+    }
+
     /// A job of this kind is ready.
     pub fn hint(&self, kind: &str) -> Option<Round<W>> {
         let mut book = self.0.lock();

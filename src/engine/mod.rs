@@ -199,6 +199,8 @@ impl Engine {
     /// Gives out no more work to workers elsewhere, and tells them that their streams last this long at least.
     pub fn drain(&self, time: Duration) {
         self.0.stopping.send_replace(Stopping::Draining(time));
+        // Each hears of it in its turn, and is not to be given a job meanwhile.
+        self.0.dispatch.turn_away();
     }
 
     /// Whether the server is about to stop, from now on.

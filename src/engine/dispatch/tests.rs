@@ -232,3 +232,15 @@ fn a_claim_that_failed_is_made_again_only_when_told() {
     assert!(dispatch.hint("a").is_none());
     assert_eq!(dispatch.resume(&round).len(), 1);
 }
+
+#[test]
+fn who_is_turned_away_gets_nothing_before_it_offers_anew() {
+    let dispatch = Dispatch::default();
+    let ids = idle(&dispatch, &["a"], 1, 2);
+
+    dispatch.turn_away();
+
+    assert!(dispatch.hint("a").is_none());
+    let again = dispatch.offer(ids[1], 1, 0).unwrap();
+    assert_eq!(dealt(&again, &ids), [0, 1]);
+}
