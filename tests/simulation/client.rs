@@ -261,7 +261,11 @@ impl Client {
                     self.ledger.shown(&Default::default(), &job);
                 }
                 Called::Refused(status) => {
-                    let open = before.outcome.is_none() || self.ledger.told(&job_id).may_be_gone;
+                    // So is a repeat whose own job was forgotten meanwhile.
+                    let made = self.ledger.made_again(&request_id);
+                    let is_gone = |job: &String| self.ledger.told(job).may_be_gone;
+                    let open =
+                        before.outcome.is_none() || is_gone(&job_id) || made.as_ref().is_some_and(is_gone);
                     return self.ledger.demand(open, || format!("{job_id} is not repeated: {status:?}"));
                 }
                 Called::Unknown => tokio::time::sleep(self.lots.millis(10..500)).await,

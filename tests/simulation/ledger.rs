@@ -268,6 +268,11 @@ impl Ledger {
         });
     }
 
+    /// The job that was made under this id.
+    pub fn made_again(&self, request_id: &str) -> Option<String> {
+        self.kept.lock().again.get(request_id).cloned()
+    }
+
     /// Every job of which somebody has the ticket.
     pub fn tickets(&self) -> Vec<String> {
         let kept = self.kept.lock();
