@@ -208,3 +208,33 @@ fn a_time_that_was_noted_and_is_damaged_moves_no_clock() {
     assert_eq!(changed, Ok(1));
     assert_eq!(open(folder.path()).unwrap().latest(), later, "the newest job tells as well");
 }
+
+#[test]
+fn a_job_that_was_set_aside_and_comes_back_has_its_times_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    let limit = |options: &mut Options| options.schedule_to_close_timeout = Some(10 * SECOND);
+    submit(&store, tuned("work", limit));
+    let Outcome::Claim(dealt) =
+        store.commit(vec![Operation::Claim(wish(&["work"], [1], false))], START).unwrap().remove(0)
+    else {
+        panic!("a claim has its own outcome")
+    };
+    let token = dealt.claimed[0].token;
+    let late = START.after(11 * SECOND);
+    let sweep = || Operation::Sweep { limit: 10, chance: 0 };
+    Connection::open(folder.path().join("store/longhaul.db"))
+        .unwrap()
+        .execute("UPDATE jobs SET record = zeroblob(9)", [])
+        .unwrap();
+
+    // Due, and set aside; but its worker goes on, and what it says is written.
+    store.commit(vec![sweep()], late).unwrap();
+    store.commit(vec![apply(token.job, accept(token))], late).unwrap();
+    drop(store);
+    let store = open(folder.path()).unwrap();
+    store.commit(vec![sweep()], late).unwrap();
+
+    let job = store.get(&[token.job], Parts::BASIC).unwrap().remove(0).unwrap().job;
+    assert_eq!(job.state, State::Failed, "it was late");
+}
