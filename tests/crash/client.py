@@ -3,10 +3,12 @@
 The stubs are generated into a temporary folder, so nothing generated lies in the repository.
 """
 
+import argparse
 import atexit
 import importlib
 import json
 import pathlib
+import random
 import shutil
 import subprocess
 import sys
@@ -278,3 +280,23 @@ def account(stub, wishes):
         elif wish.ticket and not (wish.may_be_gone and name not in found):
             demand(found.get(name) == wish.ticket, wish.ticket, "is lost; there is", found.get(name))
     return found
+
+
+def main(name, about, run, **numbers):
+    """Runs a test of this folder: `run(options, place)` raises what is wrong. `numbers` are options with their defaults. Returns the
+    exit code."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--binary", required=True, type=pathlib.Path)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    for number, default in numbers.items():
+        parser.add_argument(f"--{number}", type=int, default=default)
+    options = parser.parse_args()
+    print(f"crash: seed {options.seed}", flush=True)
+    place = pathlib.Path(tempfile.mkdtemp(prefix=f"longhaul-{name}-"))
+    try:
+        run(options, place)
+    except (Violation, grpc.RpcError) as violation:
+        print(f"crash: {name} FAILED with seed {options.seed}: {violation}\ncrash: what is left lies in {place}")
+        return 1
+    shutil.rmtree(place)
+    return 0

@@ -5,24 +5,21 @@ negative duration; lists keep the order of creation. Only where a server starts 
 day is due: to it that looks like a day without a server. The mutant is a machine whose monotonic clock jumps as well.
 """
 
-import argparse
 import collections
 import concurrent.futures
 import importlib
 import json
 import os
 import pathlib
-import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
 import grpc
 
-from client import FINAL, Server, State, Violation, all_jobs, check_history, connect, demand, history, service_pb2
+from client import FINAL, Server, State, Violation, all_jobs, check_history, connect, demand, history, main, service_pb2
 
 worker_pb2 = importlib.import_module("longhaul.v1.worker_service_pb2")
 worker_grpc = importlib.import_module("longhaul.v1.worker_service_pb2_grpc")
@@ -266,19 +263,5 @@ def run(binary, place):
     print(f"crash: the clock a day on and back, live and over 3 restarts: {sum(jobs)} jobs, {came} waits, none early, none for the clock")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--binary", required=True, type=pathlib.Path)
-    options = parser.parse_args()
-    place = pathlib.Path(tempfile.mkdtemp(prefix="longhaul-clock-"))
-    try:
-        run(options.binary, place)
-    except (Violation, grpc.RpcError) as violation:
-        print(f"crash: FAILED: {violation}\ncrash: what is left lies in {place}")
-        return 1
-    shutil.rmtree(place)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("clock", __doc__, lambda options, place: run(options.binary, place)))

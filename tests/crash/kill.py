@@ -4,18 +4,15 @@ A killed process loses nothing that it wrote, so this finds what is held in memo
 what a watcher can see though it did not last. A missing fsync is found by power.py.
 """
 
-import argparse
 import collections
 import concurrent.futures
 import contextlib
 import itertools
 import json
-import pathlib
 import random
 import shutil
 import sqlite3
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -23,7 +20,8 @@ import uuid
 import grpc
 
 from client import (
-    FINAL, KEPT, Server, State, Told, Violation, account, add_output, all_jobs, connect, demand, service_pb2,
+    FINAL, KEPT, Server, State, Told, Violation, account, add_output, all_jobs, connect, demand, main,
+    service_pb2,
 )
 
 SLOTS = 64
@@ -345,22 +343,5 @@ def run(binary, rounds, seed, folder):
     )
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--binary", required=True, type=pathlib.Path)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    options = parser.parse_args()
-    print(f"crash: seed {options.seed}", flush=True)
-    place = pathlib.Path(tempfile.mkdtemp(prefix="longhaul-crash-"))
-    try:
-        run(options.binary, options.rounds, options.seed, place / "data")
-    except Violation as violation:
-        print(f"crash: FAILED with seed {options.seed}: {violation}\ncrash: what is left lies in {place}")
-        return 1
-    shutil.rmtree(place)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("kill", __doc__, lambda options, place: run(options.binary, options.rounds, options.seed, place / "data"), rounds=10))

@@ -5,22 +5,18 @@ restart ended must not have lost its only one, and what a worker elsewhere holds
 fail is longer than a server lives, and fails after ten such attempts and one.
 """
 
-import argparse
 import collections
 import copy
 import importlib
 import json
-import pathlib
 import random
-import shutil
 import sys
-import tempfile
 import threading
 import time
 
 import grpc
 
-from client import FINAL, Server, State, Violation, all_jobs, check_history, connect, demand, history, service_pb2
+from client import FINAL, Server, State, Violation, all_jobs, check_history, connect, demand, history, main, service_pb2
 
 worker_pb2 = importlib.import_module("longhaul.v1.worker_service_pb2")
 worker_grpc = importlib.import_module("longhaul.v1.worker_service_pb2_grpc")
@@ -284,22 +280,5 @@ def run(binary, restarts, seed, folder):
     )
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--binary", required=True, type=pathlib.Path)
-    parser.add_argument("--restarts", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    options = parser.parse_args()
-    print(f"crash: seed {options.seed}", flush=True)
-    place = pathlib.Path(tempfile.mkdtemp(prefix="longhaul-restarts-"))
-    try:
-        run(options.binary, options.restarts, options.seed, place / "data")
-    except Violation as violation:
-        print(f"crash: FAILED with seed {options.seed}: {violation}\ncrash: what is left lies in {place}")
-        return 1
-    shutil.rmtree(place)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("restarts", __doc__, lambda options, place: run(options.binary, options.restarts, options.seed, place / "data"), restarts=60))
