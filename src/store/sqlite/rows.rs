@@ -203,11 +203,13 @@ pub fn update(connection: &Connection, before: &Job, step: &Transition) -> rusql
     let keeps_times =
         job.granted == before.granted && job.next_due() == before.next_due() && !job.state.is_final();
     // Three indexes less to look at, for most of all steps. A row that was set aside has lost its times.
-    let written = keeps_times && !emitted_only && {
-        let sql = "UPDATE jobs SET state = ?2, place = ?3, rank = ?4, record = ?5 WHERE ordinal = ?1 AND place <> ?6";
-        let rest = params![ordinal, state, place, rank, record(), place::DAMAGED];
-        connection.prepare_cached(sql)?.execute(rest)? > 0
-    };
+    let written = keeps_times
+        && !emitted_only
+        && {
+            let sql = "UPDATE jobs SET state = ?2, place = ?3, rank = ?4, record = ?5 WHERE ordinal = ?1 AND place <> ?6";
+            let rest = params![ordinal, state, place, rank, record(), place::DAMAGED];
+            connection.prepare_cached(sql)?.execute(rest)? > 0
+        };
     // Of what was emitted the row says nothing.
     if !emitted_only && !written {
         let (due, purge) = (job.next_due(), job.purge_time());
