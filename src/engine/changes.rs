@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// How many changes are remembered: about a second of all that a machine can do.
 const CHANGES_MAX: usize = 1 << 15;
@@ -54,7 +55,7 @@ pub struct Changes {
     /// The number of the next change.
     bell: watch::Sender<u64>,
     /// Whether the server is about to stop.
-    closing: watch::Sender<bool>,
+    closing: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -73,7 +74,7 @@ pub struct Reader {
     /// Rings with each change.
     pub bell: watch::Receiver<u64>,
     /// Rings when the server is about to stop.
-    pub closing: watch::Receiver<bool>,
+    pub closing: CancellationToken,
 }
 
 /// Changes are missing: the reader has to begin anew.
@@ -86,7 +87,7 @@ impl Default for Changes {
             ring: Mutex::default(),
             readers: AtomicUsize::new(0),
             bell: watch::Sender::default(),
-            closing: watch::Sender::default(),
+            closing: CancellationToken::new(),
         }
     }
 }
@@ -96,7 +97,7 @@ impl Changes {
     pub fn join(self: &Arc<Self>) -> Reader {
         self.readers.fetch_add(1, Ordering::SeqCst);
         let next = self.ring.lock().next;
-        let (bell, closing) = (self.bell.subscribe(), self.closing.subscribe());
+        let (bell, closing) = (self.bell.subscribe(), self.closing.clone());
         Reader { changes: Arc::clone(self), next, bell, closing }
     }
 
@@ -148,7 +149,7 @@ impl Changes {
 
     /// Sends every reader away, those that are about to come as well.
     pub fn close(&self) {
-        self.closing.send_replace(true);
+        self.closing.cancel();
     }
 
     fn push(&self, change: impl FnOnce() -> Change) {
@@ -190,7 +191,7 @@ impl Reader {
 
     /// Whether the server is about to stop.
     pub fn is_closing(&self) -> bool {
-        *self.closing.borrow()
+        self.closing.is_cancelled()
     }
 }
 

@@ -112,7 +112,7 @@ impl Place {
     /// about to stop, one elsewhere gets nothing.
     pub fn offer(&self, free: usize) {
         let shared = self.engine.shared();
-        let closed = !self.in_process && *shared.stopping.borrow() != Stopping::No;
+        let closed = !self.in_process && shared.stop.now() != Stopping::No;
         let free = if closed { 0 } else { free };
         let held = shared.leases.held_by(&self.name);
         if let Some(round) = shared.dispatch.offer(self.id, free, held) {
@@ -134,7 +134,7 @@ impl Place {
                 return Ok(leased);
             }
             let leased = self.mailbox.recv().await;
-            self.arrive(leased.ok_or_else(|| Error::Unavailable("the server is stopping".into()))?);
+            self.arrive(leased.ok_or_else(|| Error::stopping())?);
         }
     }
 

@@ -97,11 +97,9 @@ impl Engine {
 
     /// Makes sure that this server takes work: it is not about to stop, and what it writes becomes durable, or was a moment ago.
     pub async fn ready(&self) -> Result<(), Error> {
-        match *self.shared().stopping.borrow() {
+        match self.shared().stop.now() {
             Stopping::No => {}
-            Stopping::Draining(_) | Stopping::Closing => {
-                return Err(Error::Unavailable("the server is stopping".into()));
-            }
+            Stopping::Draining(_) | Stopping::Closing => return Err(Error::stopping()),
         }
         self.shared().committer().probe(&self.shared().clock).await
     }

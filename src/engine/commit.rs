@@ -84,7 +84,8 @@ impl Committer {
     /// Commits an operation of a client: waits for its turn, then for the commit.
     pub async fn commit(&self, operation: Operation) -> Result<Outcome, Error> {
         let places = places(&operation).min(WAITING_MAX as u32);
-        let place = Arc::clone(&self.waiting).acquire_many_owned(places).await.map_err(|_| stopped())?;
+        let place =
+            Arc::clone(&self.waiting).acquire_many_owned(places).await.map_err(|_| Error::stopping())?;
         let (answer, receiver) = oneshot::channel();
         self.send(Request { operation, answer: Reply::Waiting(answer), place: Some(place) });
         received(receiver).await
@@ -128,7 +129,7 @@ impl Committer {
                 waiting
             }
         };
-        waiting.answer().await.unwrap_or_else(|| Err(stopped()))
+        waiting.answer().await.unwrap_or_else(|| Err(Error::stopping()))
     }
 
     /// Waits until all that was queued before is committed and published.
@@ -203,9 +204,5 @@ impl Drop for Committer {
 
 /// Waits for what comes of an operation.
 pub async fn received(answer: Answer) -> Result<Outcome, Error> {
-    answer.await.unwrap_or_else(|_| Err(stopped()))
-}
-
-fn stopped() -> Error {
-    Error::Unavailable("the server is stopping".into())
+    answer.await.unwrap_or_else(|_| Err(Error::stopping()))
 }

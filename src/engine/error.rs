@@ -55,6 +55,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// The server is about to stop, and does not do it any more.
+    pub(crate) fn stopping() -> Self {
+        Self::Unavailable("the server is stopping".into())
+    }
+
     /// Whether the same call may succeed a little later.
     pub fn is_transient(&self) -> bool {
         match self {

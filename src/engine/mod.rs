@@ -18,6 +18,7 @@ mod proof;
 mod publish;
 mod queue;
 mod sent;
+mod stopping;
 mod sweep;
 mod threads;
 mod watch;
@@ -34,6 +35,7 @@ pub use hub::{Form, Shared as SharedEvent, SharedBody};
 pub use leases::{Directive, Order};
 pub use observe::{Batch, Observe, Observers};
 pub use sent::Durable;
+pub use stopping::{StopListener, Stopping};
 pub use threads::Threads;
 pub use watch::{Message, Watch, WatchOptions};
 pub use watch_jobs::{JobsMessage, WatchJobs, WatchJobsOptions};
@@ -54,10 +56,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use stopping::Stop;
 use sweep::Sweeper;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::sync::watch::{Receiver, Sender};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
@@ -108,17 +110,6 @@ pub struct LeaseTerms {
     pub accept_timeout: Duration,
 }
 
-/// Whether the server is about to stop, for those who are to go elsewhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stopping {
-    /// It is not.
-    No,
-    /// No more work is given out; streams last this long at least.
-    Draining(Duration),
-    /// All streams end.
-    Closing,
-}
-
 /// Where chance comes from: each call gives another 64 random bits.
 pub type Chance = Arc<dyn Fn() -> u64 + Send + Sync>;
 
@@ -148,7 +139,7 @@ struct Shared {
     errands: TaskTracker,
     /// Where they run, for those that the commit thread sends.
     runtime: Handle,
-    stopping: Sender<Stopping>,
+    stop: Arc<Stop>,
 }
 
 impl Engine {
@@ -168,7 +159,7 @@ impl Engine {
             settings,
             chance,
             runtime: Handle::current(),
-            stopping: Sender::new(Stopping::No),
+            stop: Arc::default(),
             committer: OnceLock::new(),
             hub: Arc::default(),
             changes: Arc::default(),
@@ -198,24 +189,24 @@ impl Engine {
 
     /// Gives out no more work to workers elsewhere, and tells them that their streams last this long at least.
     pub fn drain(&self, time: Duration) {
-        self.0.stopping.send_replace(Stopping::Draining(time));
+        self.0.stop.drain(time);
         // Each hears of it in its turn, and is not to be given a job meanwhile.
         self.0.dispatch.turn_away();
     }
 
-    /// Whether the server is about to stop, from now on.
-    pub fn stopping(&self) -> Receiver<Stopping> {
-        self.0.stopping.subscribe()
+    /// Tells whether the server is about to stop.
+    pub fn stopping(&self) -> StopListener {
+        self.0.stop.listen()
     }
 
     /// Waits until no worker elsewhere has a stream or a call for work.
     pub async fn workers_gone(&self) {
-        self.0.stopping.closed().await;
+        self.0.stop.left().await;
     }
 
     /// Sends watchers and workers away with [`Error::Unavailable`]. Other calls go on to be served.
     pub fn close_streams(&self) {
-        self.0.stopping.send_replace(Stopping::Closing);
+        self.0.stop.close();
         self.0.hub.close();
         self.0.changes.close();
     }

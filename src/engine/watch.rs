@@ -174,7 +174,7 @@ impl Watch {
         }
         let latest = self.seat.bell.borrow_and_update();
         if latest.is_closing {
-            return Next::Fail(Error::Unavailable("the server is stopping".into()));
+            return Next::Fail(Error::stopping());
         }
         if latest.is_forgotten {
             return Next::Fail(Error::NotFound);

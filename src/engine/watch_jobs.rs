@@ -123,7 +123,7 @@ impl WatchJobs {
     pub async fn next(&mut self) -> Result<JobsMessage, Error> {
         loop {
             if self.reader.is_closing() {
-                return Err(Error::Unavailable("the server is stopping".into()));
+                return Err(Error::stopping());
             }
             if let Some(message) = self.ready.pop_front() {
                 self.last_sent = Instant::now();
@@ -277,7 +277,7 @@ impl WatchJobs {
             // The senders live as long as the engine does.
             tokio::select! {
                 biased;
-                _ = closing.changed() => {}
+                () = closing.cancelled() => {}
                 // What comes on top of what is there already need not wake anybody.
                 _ = bell.changed(), if !has_news => {}
                 () = tokio::time::sleep_until(until) => {}

@@ -3,7 +3,7 @@
 //! Pulled by its client like every stream. Frames are taken as they come, and what has become durable since the last answer
 //! is told together; a worker that writes faster than the disk waits at its own end.
 
-use crate::engine::{Durable, Emission, Engine, Error, Frame, Stopping};
+use crate::engine::{Durable, Emission, Engine, Error, Frame, StopListener, Stopping};
 use crate::job::LeaseToken;
 use crate::proto;
 use crate::wire::refusals::Refusals;
@@ -12,7 +12,7 @@ use futures_core::Stream;
 use futures_util::stream;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tonic::{Status, Streaming};
 
 /// How many leases one stream remembers; those that have nothing on its way are forgotten first.
@@ -54,7 +54,7 @@ struct Session {
     /// Rings when something of these has become durable.
     moved: Arc<Notify>,
     outbox: VecDeque<proto::AppendOutputResponse>,
-    stopping: watch::Receiver<Stopping>,
+    stopping: StopListener,
     /// The server stops: what was taken is still answered.
     closing: bool,
 }
@@ -83,16 +83,14 @@ impl Session {
             }
             if self.heard_all || self.closing {
                 self.finish().await;
-                let end = self.closing.then(|| Error::Unavailable("the server is stopping".into()));
+                let end = self.closing.then(|| Error::stopping());
                 let last = self.answer().map(Ok);
                 return last.or_else(|| end.map(|error| Err(status::status(&error))));
             }
             tokio::select! {
                 // Frames last: they may come without end.
                 biased;
-                _ = self.stopping.changed() => {
-                    self.closing = *self.stopping.borrow_and_update() == Stopping::Closing;
-                }
+                stopping = self.stopping.next() => self.closing = stopping == Stopping::Closing,
                 () = self.moved.notified() => self.tell(),
                 frame = self.frames.message() => match frame {
                     Ok(Some(frame)) => self.take(frame).await,

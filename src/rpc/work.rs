@@ -4,7 +4,7 @@
 //! directives is not heard either, and its leases end.
 
 use super::reports::{self, Ending, Renewed};
-use crate::engine::{Engine, Error, LeaseTerms, Leased, Order, Place, Stopping};
+use crate::engine::{Engine, Error, LeaseTerms, Leased, Order, Place, StopListener, Stopping};
 use crate::job::{LeaseToken, State, Violation};
 use crate::proto::{self, work_request, work_response};
 use crate::wire::refusals::Refusals;
@@ -88,7 +88,7 @@ struct Session {
     held: HashMap<LeaseToken, usize>,
     orders: Pending<(LeaseToken, watch::Receiver<Order>)>,
     reports: Pending<Reported>,
-    stopping: watch::Receiver<Stopping>,
+    stopping: StopListener,
     /// Wakes when the worker has been silent for too long.
     silence: Pin<Box<Sleep>>,
     heard: Instant,
@@ -145,9 +145,6 @@ impl Session {
         let directives = directives.map_err(|error| status::status(&error))?;
         let terms = Some(lease::terms(&terms));
         session.outbox.push_back(Answer::Welcome(work_response::Welcome { terms, directives }));
-        if *session.stopping.borrow_and_update() != Stopping::No {
-            session.stopping.mark_changed();
-        }
         Ok(session)
     }
 
@@ -159,8 +156,7 @@ impl Session {
             }
             if self.reports.is_empty() {
                 if self.closing {
-                    let error = Error::Unavailable("the server is stopping".into());
-                    return Some(Err(status::status(&error)));
+                    return Some(Err(status::status(&Error::stopping())));
                 }
                 if self.heard_all {
                     return None;
@@ -189,7 +185,7 @@ impl Session {
                     Ok(leased) => self.assign(leased),
                     Err(error) => return Some(Err(status::status(&error))),
                 },
-                _ = self.stopping.changed() => self.stop(),
+                stopping = self.stopping.next() => self.stop(stopping),
                 () = &mut self.silence => if let Some(end) = self.miss() {
                     return Some(Err(end));
                 },
@@ -376,8 +372,7 @@ impl Session {
     }
 
     /// The server is about to stop, or stops: what was reported is still answered.
-    fn stop(&mut self) {
-        let stopping = *self.stopping.borrow_and_update();
+    fn stop(&mut self, stopping: Stopping) {
         let time = match stopping {
             Stopping::No => return,
             Stopping::Draining(time) => time,

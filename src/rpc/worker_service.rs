@@ -2,7 +2,7 @@
 
 use super::reports::{self, Ending};
 use super::{emit, room, work};
-use crate::engine::{Engine, Error, Leased, Place, Stopping};
+use crate::engine::{Engine, Error, Leased, Place};
 use crate::job::State;
 use crate::proto;
 use crate::proto::worker_service_server::{WorkerService, WorkerServiceServer};
@@ -58,9 +58,7 @@ impl WorkerService for Workers {
         let first = tokio::select! {
             biased;
             leased = place.next() => leased.map(Some),
-            _ = stopping.wait_for(|stopping| *stopping != Stopping::No) => {
-                Err(Error::Unavailable("the server is stopping".into()))
-            }
+            _ = stopping.next() => Err(Error::stopping()),
             none = waited => none,
         };
         let assignments = self.assignments(&mut place, first.map_err(refused)?);
