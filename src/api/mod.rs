@@ -81,6 +81,11 @@ impl Jobs {
         self.engine.terms(kind)
     }
 
+    /// Whether there is somebody now who runs jobs of this kind.
+    pub fn is_served(&self, kind: &str) -> bool {
+        self.engine.is_served(kind)
+    }
+
     /// What time it is for the jobs.
     pub fn now(&self) -> Timestamp {
         self.engine.now()

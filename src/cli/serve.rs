@@ -185,6 +185,7 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         scrapes: http::Scrapes::new(engine.clone(), Arc::clone(&metrics)),
         refusals: refusals.clone(),
         ai_kind: settings.ai_kind.into(),
+        token: http::Token::new([rand::random(), rand::random()]),
     };
     let refused = {
         let refusals = refusals.clone();

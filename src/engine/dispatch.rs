@@ -129,6 +129,12 @@ impl<W> Dispatch<W> {
         id
     }
 
+    /// Whether there is a worker that can run jobs of this kind.
+    pub fn serves(&self, kind: &str) -> bool {
+        let book = self.0.lock();
+        book.groups.values().any(|group| group.enlisted > 0 && group.kinds.iter().any(|known| known == kind))
+    }
+
     /// A worker that holds `held` jobs can take `free` more than it has taken so far; what it offered before is void.
     pub fn offer(&self, taker: u64, free: usize, held: usize) -> Option<Round<W>> {
         let mut book = self.0.lock();

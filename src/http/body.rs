@@ -53,15 +53,24 @@ pub fn without(answer: Answer) -> Answer {
     Response::from_parts(parts, full(Bytes::new()))
 }
 
-/// The whole body of a request, which is JSON or empty. It has its place for as long as it lives.
-pub async fn read(headers: &HeaderMap, body: impl http_body::Body<Data = Bytes>) -> Result<Bytes, Problem> {
+/// The content-type of a call of the API: a web page of elsewhere cannot send it without being asked.
+pub const JSON: &str = "application/json";
+/// The content-type of a form.
+pub const FORM: &str = "application/x-www-form-urlencoded";
+
+/// The whole body of a request, which is of this type or empty. It has its place for as long as it lives.
+pub async fn read(
+    headers: &HeaderMap,
+    body: impl http_body::Body<Data = Bytes>,
+    essence: &str,
+) -> Result<Bytes, Problem> {
     let too_large = || {
         let detail = format!("the body is too large; the limit is {} MiB", MESSAGE_BYTES_MAX >> 20);
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "MESSAGE_TOO_LARGE", detail)
     };
     let announced = body.size_hint().lower();
-    if announced > 0 && !is_json(headers) {
-        return Err(no_json());
+    if announced > 0 && !is_of(headers, essence) {
+        return Err(other_type(essence));
     }
     if announced > MESSAGE_BYTES_MAX as u64 {
         return Err(too_large());
@@ -71,8 +80,8 @@ pub async fn read(headers: &HeaderMap, body: impl http_body::Body<Data = Bytes>)
     while let Some(frame) = next_frame(&mut body, end).await? {
         let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) else { continue };
         // An empty body of unknown length has no type.
-        if !is_json(headers) {
-            return Err(no_json());
+        if !is_of(headers, essence) {
+            return Err(other_type(essence));
         }
         if whole.bytes.len() + data.len() > MESSAGE_BYTES_MAX {
             return Err(too_large());
@@ -121,19 +130,19 @@ impl AsRef<[u8]> for Whole {
     }
 }
 
-fn no_json() -> Problem {
-    let detail = "the content-type of a body is application/json, and it is not compressed";
+fn other_type(essence: &str) -> Problem {
+    let detail = format!("the content-type of a body is {essence}, and it is not compressed");
     Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "CONTENT_TYPE_UNKNOWN", detail)
 }
 
-/// A web page can send other types to any server without asking first.
-fn is_json(headers: &HeaderMap) -> bool {
+/// Whether the body is of this type, and of no other.
+fn is_of(headers: &HeaderMap, essence: &str) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let (Some(Ok(first)), None) = (types.next().map(|value| value.to_str()), types.next()) else {
         return false;
     };
-    let essence = first.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json") && !headers.contains_key(CONTENT_ENCODING)
+    let first = first.split(';').next().unwrap_or_default().trim();
+    first.eq_ignore_ascii_case(essence) && !headers.contains_key(CONTENT_ENCODING)
 }
 
 #[cfg(test)]
@@ -148,7 +157,7 @@ mod tests {
         });
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-        read(&headers, StreamBody::new(Box::pin(frames))).await
+        read(&headers, StreamBody::new(Box::pin(frames)), JSON).await
     }
 
     #[tokio::test(start_paused = true)]
@@ -168,7 +177,7 @@ mod tests {
             for value in types {
                 headers.append(CONTENT_TYPE, http::HeaderValue::from_static(value));
             }
-            is_json(&headers)
+            is_of(&headers, JSON)
         };
 
         assert!(is(&["application/json"]) && is(&["Application/JSON; charset=utf-8"]));

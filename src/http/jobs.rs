@@ -1,6 +1,6 @@
 //! The JSON API: a request of the contract, a call of `api`, a JSON text.
 
-use super::body::{Answer, full, json as json_body, read};
+use super::body::{self, Answer, full, json as json_body, read};
 use super::events;
 use super::json;
 use super::problem::Problem;
@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use tonic::Status;
 
 /// The content-type of an answer.
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const JSON: HeaderValue = HeaderValue::from_static(body::JSON);
 /// The header that is the `request_id` of a call (draft-ietf-httpapi-idempotency-key-header).
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// As in gRPC's metadata.
@@ -106,7 +106,7 @@ pub(super) async fn parameters(
     parts: &Parts,
     body: impl http_body::Body<Data = Bytes>,
 ) -> Result<Bytes, Problem> {
-    let body = read(&parts.headers, body).await?;
+    let body = read(&parts.headers, body, body::JSON).await?;
     if parts.method != http::Method::POST && !body.is_empty() {
         let detail = "this call takes its parameters from the address; it has no body";
         return Err(Problem::new(StatusCode::BAD_REQUEST, "MALFORMED_REQUEST", detail));

@@ -1,19 +1,24 @@
 //! JSON, server-sent events and pages over plain HTTP, on either of its versions.
 //!
 //! `routes` (where an address leads) → `body` (a request's, within its limits) → `json` (a request of the contract) → `api` →
-//! `jobs` or `events` (the answer). What goes wrong is a `problem`. `ai` has addresses and words of its own.
+//! `jobs` or `events` (the answer). What goes wrong is a `problem`. `ai` has addresses and words of its own, `pages` is for people.
 
+mod accept;
 mod ai;
 mod body;
 mod events;
+#[cfg(test)]
+mod fake;
 mod jobs;
 mod json;
 mod openapi;
+mod pages;
 mod problem;
 mod routes;
 mod scrapes;
 mod server;
 
+pub use pages::Token;
 pub use scrapes::Scrapes;
 
 use crate::api;
@@ -41,6 +46,8 @@ pub struct Http {
     pub refusals: Refusals,
     /// The kind of the jobs that `/ai/start` starts.
     pub ai_kind: Arc<str>,
+    /// By which forms of our own pages are known.
+    pub token: Token,
 }
 
 impl Http {
@@ -72,6 +79,9 @@ impl Http {
         }
         if let Some((call, ticket)) = routes::find(ai::ROUTES, method, path)? {
             return ai::answer(&self.api, &self.ai_kind, call, ticket, &parts, body).await;
+        }
+        if let Some((call, name)) = routes::find(pages::ROUTES, method, path)? {
+            return pages::answer(&self.api, &self.token, call, name, &parts, body).await;
         }
         Err(Problem::nothing())
     }

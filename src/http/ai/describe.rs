@@ -40,7 +40,6 @@ fn description(call: Call) -> &'static str {
         Call::Status => "A job as it is now. Who likes text/html better than JSON is sent on to its page.",
         Call::List => "A page of all jobs, newest first.",
         Call::Cancel => "Asks that a job stop. One that has ended stays as it ended.",
-        Call::Page => "A job as a page for people, which loads itself anew until the job has ended.",
     }
 }
 
@@ -62,7 +61,7 @@ fn parameters(route: &Route<Call>) -> Value {
         Call::Start => json!([
             {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY}},
         ]),
-        Call::Status | Call::Cancel | Call::Page => json!([]),
+        Call::Status | Call::Cancel => json!([]),
     }
 }
 
@@ -77,7 +76,7 @@ fn body(call: Call) -> Value {
                 json!({"type": ["object", "null"], "properties": options, "additionalProperties": false});
             ("prompt", json!({"prompt": {"type": "string", "pattern": "\\S"}, "options": options}))
         }
-        Call::Status | Call::List | Call::Cancel | Call::Page => {
+        Call::Status | Call::List | Call::Cancel => {
             ("jobId", json!({"jobId": {"type": "string", "format": "uuid"}}))
         }
     };
@@ -110,15 +109,12 @@ fn responses(route: &Route<Call>) -> Value {
             json!({"200": answer("The jobs, and where the list goes on.", &page)})
         }
         Call::Cancel => json!({"200": answer("What came of it.", &told)}),
-        Call::Page => {
-            json!({"200": {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}}})
-        }
     };
     let (form, more) = match route.call {
         Call::Start => (Form::Json, problems::STARTS),
         Call::Cancel => (Form::Json, problems::NAMES_A_JOB),
         Call::List => (Form::Json, &[][..]),
-        Call::Status | Call::Page => (Form::JsonOrPage, &[][..]),
+        Call::Status => (Form::JsonOrPage, &[][..]),
     };
     problems::add(&mut responses, route, form, more);
     responses
@@ -162,8 +158,8 @@ fn status() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::ai::fake::{at, snapshot};
     use crate::http::ai::shown::Status;
+    use crate::http::fake::{at, snapshot};
 
     #[test]
     fn a_job_is_shown_as_it_is_described() {

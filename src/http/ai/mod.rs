@@ -1,22 +1,19 @@
 //! The routes of the hackathon application that longhaul began as, so that its clients work unchanged.
 //!
 //! Other addresses, names and words for the same calls, and no behaviour of their own: `request` (what is asked) → `api` →
-//! `shown` (the job in those words). A browser is sent on to the job's `page`.
+//! `shown` (the job in those words). A browser is sent on to the job's page.
 
-mod accept;
 mod describe;
-#[cfg(test)]
-mod fake;
-mod output;
-mod page;
 mod request;
 mod shown;
 
 use self::shown::{Cancelled, Jobs, Started, Status};
 pub use describe::paths;
 
-use super::body::{Answer, full};
+use super::accept::prefers_page;
+use super::body::Answer;
 use super::jobs::{add_key, issued, parameters, parsed, shown};
+use super::pages::{negotiated, sent_on};
 use super::problem::Problem;
 use super::routes::{Route, route};
 use crate::api;
@@ -25,9 +22,8 @@ use crate::job::Snapshot;
 use crate::proto::CancelJobRequest;
 use crate::wire::trace::trace;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, HeaderValue, LOCATION, VARY};
 use http::request::Parts;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{Method, StatusCode};
 
 /// What an address is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +36,6 @@ pub enum Call {
     List,
     /// Ask that a job stop.
     Cancel,
-    /// A job as a page for people.
-    Page,
 }
 
 /// What of a job is shown: what it was asked to do is not, and would take the bytes that a page has for results.
@@ -53,7 +47,6 @@ pub const ROUTES: &[Route<Call>] = &[
     route(Method::GET, "/ai/status/{jobId}", Call::Status, "AiStatus"),
     route(Method::GET, "/ai/jobs", Call::List, "AiJobs"),
     route(Method::POST, "/ai/cancel", Call::Cancel, "AiCancel"),
-    route(Method::GET, "/jobs/{jobId}", Call::Page, "JobPage"),
 ];
 
 /// Answers one of the calls; what is started is of this kind.
@@ -71,22 +64,11 @@ pub async fn answer(
         Call::Start => start(api, kind, parts, body).await,
         Call::List => list(api, parts.uri.query().unwrap_or_default()).await,
         Call::Cancel => cancel(api, body).await,
-        Call::Status if accept::prefers_page(&parts.headers) => {
+        Call::Status if prefers_page(&parts.headers) => {
             Ok(negotiated(&parts.headers, redirect(api, parts, ticket).await))
         }
         Call::Status => Ok(negotiated(&parts.headers, status(api, parts, ticket).await)),
-        Call::Page => Ok(negotiated(&parts.headers, page(api, parts, ticket).await)),
     }
-}
-
-/// An answer that depends on who asks: to a browser, what went wrong is a page as well.
-fn negotiated(headers: &HeaderMap, told: Result<Answer, Problem>) -> Answer {
-    let mut answer = told.unwrap_or_else(|problem| match accept::prefers_page(headers) {
-        true => page::problem(&problem),
-        false => problem.into_answer(),
-    });
-    answer.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
-    answer
 }
 
 async fn start(api: &api::Jobs, kind: &str, parts: &Parts, body: Bytes) -> Result<Answer, Problem> {
@@ -124,20 +106,9 @@ async fn cancel(api: &api::Jobs, body: Bytes) -> Result<Answer, Problem> {
     Ok(shown(StatusCode::OK, &Cancelled::new(&snapshot)))
 }
 
-async fn page(api: &api::Jobs, parts: &Parts, ticket: &str) -> Result<Answer, Problem> {
-    let snapshot = find(api, parts, ticket, SHOWN).await?;
-    let output = output::tail(api, &snapshot.job).await?;
-    Ok(page::job(&snapshot, &output))
-}
-
 async fn redirect(api: &api::Jobs, parts: &Parts, ticket: &str) -> Result<Answer, Problem> {
     let snapshot = find(api, parts, ticket, engine::Parts::BASIC).await?;
-    let mut answer = Response::new(full(Bytes::new()));
-    *answer.status_mut() = StatusCode::SEE_OTHER;
-    let location = HeaderValue::try_from(format!("/jobs/{}", snapshot.job.id));
-    answer.headers_mut().insert(LOCATION, location.expect("a ticket is plain text"));
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(answer)
+    Ok(sent_on(format!("/jobs/{}", snapshot.job.id)))
 }
 
 /// The job that an address names, which has no query.

@@ -152,7 +152,7 @@ pub fn stage(snapshot: &Snapshot) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::ai::fake::{at, snapshot};
+    use crate::http::fake::{at, snapshot};
     use serde_json::json;
 
     fn shown(snapshot: &Snapshot) -> serde_json::Value {

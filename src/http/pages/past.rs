@@ -1,5 +1,5 @@
-//! The end of a job's main output, read from the end of its history: a page that is read each second must not cost the more
-//! the longer the job is.
+//! What a job has done, read from the end of its history: a page that is read each second must not cost the more the longer
+//! the job is.
 
 use crate::api;
 use crate::job::{Body, Event, Job};
@@ -7,8 +7,10 @@ use crate::proto::ListJobEventsRequest;
 use bytes::Bytes;
 use tonic::Status;
 
-/// How much of it is shown.
+/// How much of the output of a channel is shown.
 const SHOWN_BYTES_MAX: usize = 64 << 10;
+/// How many steps and lines of the log are shown.
+const SHOWN_EVENTS_MAX: usize = 200;
 /// The events of one read: with the largest ones it is as large as a page may be.
 const READ_EVENTS: u64 = 16;
 /// How many events are looked at; an output of words, about twenty times a second, is 64 KiB in fewer.
@@ -16,9 +18,22 @@ const EVENTS_MAX: u64 = 1_024;
 /// How many bytes are looked at, most of which may be void.
 const READ_BYTES_MAX: usize = 4 << 20;
 
-/// The end of the valid main output.
+/// The end of a job's past.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// The end of each channel's output, in the order in which they were begun.
+    pub outputs: Vec<Tail>,
+    /// All that is no output, oldest first.
+    pub events: Vec<Event>,
+    /// The number of the first event that was looked at.
+    pub first: u64,
+}
+
+/// The end of the valid output of a channel.
 #[derive(Debug, Default, PartialEq)]
 pub struct Tail {
+    /// The channel; empty is the main one.
+    pub channel: String,
     /// The text; what is no UTF-8 is marked as such.
     pub text: String,
     /// How many bytes it is.
@@ -27,22 +42,21 @@ pub struct Tail {
     pub of: u64,
 }
 
-/// Reads the end of a job's output, as it was with the job's last event.
-pub async fn tail(api: &api::Jobs, job: &Job) -> Result<Tail, Status> {
-    let main = job.emitted.channels.iter().find(|channel| channel.name.is_empty());
-    let mut end = End::new(main.map_or(0, |channel| channel.bytes));
+/// Reads the end of a job's past, as it was with the job's last event.
+pub async fn past(api: &api::Jobs, job: &Job) -> Result<Past, Status> {
+    let mut past = Backwards::new(job);
     let mut before = job.sequence() + 1;
-    let first = before.saturating_sub(EVENTS_MAX);
+    let first = before.saturating_sub(EVENTS_MAX).max(1);
     let mut bytes = 0;
-    while before > first.max(1) && !end.is_enough() && bytes < READ_BYTES_MAX {
+    while before > first && !past.is_enough() && bytes < READ_BYTES_MAX {
         let after = before.saturating_sub(READ_EVENTS + 1);
         let events = between(api, job, after, before).await?;
-        for event in events.iter().rev() {
-            bytes += end.take(event);
+        for event in events.into_iter().rev() {
+            bytes += past.take(event);
         }
         before = after + 1;
     }
-    Ok(end.tail())
+    Ok(past.turned(before))
 }
 
 /// The events after one and before another, of which there are few. It may take two reads: the last one may have a result.
@@ -63,8 +77,40 @@ async fn between(api: &api::Jobs, job: &Job, after: u64, before: u64) -> Result<
     Ok(events)
 }
 
-/// The end of an output, as it is known from the last events of a history, the latest first.
+/// A past, as it is known from the last events of a history, the latest first.
+struct Backwards {
+    outputs: Vec<End>,
+    events: Vec<Event>,
+}
+
+impl Backwards {
+    fn new(job: &Job) -> Self {
+        let outputs = job.emitted.channels.iter().map(|channel| End::new(&channel.name, channel.bytes));
+        Self { outputs: outputs.collect(), events: Vec::new() }
+    }
+
+    fn is_enough(&self) -> bool {
+        self.events.len() >= SHOWN_EVENTS_MAX && self.outputs.iter().all(End::is_enough)
+    }
+
+    /// Goes back over an event; returns how large it was.
+    fn take(&mut self, event: Event) -> usize {
+        let bytes = self.outputs.iter_mut().map(|output| output.take(&event)).max().unwrap_or_default();
+        if !matches!(event.body, Body::OutputAppended { .. }) && self.events.len() < SHOWN_EVENTS_MAX {
+            self.events.push(event);
+        }
+        bytes
+    }
+
+    fn turned(mut self, first: u64) -> Past {
+        self.events.reverse();
+        Past { outputs: self.outputs.into_iter().map(End::tail).collect(), events: self.events, first }
+    }
+}
+
+/// The end of the output of a channel.
 struct End {
+    channel: String,
     of: u64,
     /// What is valid of earlier output ends here.
     valid: u64,
@@ -74,8 +120,8 @@ struct End {
 }
 
 impl End {
-    fn new(of: u64) -> Self {
-        Self { of, valid: of, pieces: Vec::new(), bytes: 0 }
+    fn new(channel: &str, of: u64) -> Self {
+        Self { channel: channel.to_owned(), of, valid: of, pieces: Vec::new(), bytes: 0 }
     }
 
     fn is_enough(&self) -> bool {
@@ -85,12 +131,12 @@ impl End {
     /// Goes back over an event; returns how large it was.
     fn take(&mut self, event: &Event) -> usize {
         match &event.body {
-            Body::OutputReset { channel, kept_bytes } if channel.is_empty() => {
+            Body::OutputReset { channel, kept_bytes } if *channel == self.channel => {
                 self.valid = self.valid.min(*kept_bytes);
                 0
             }
             Body::OutputAppended { channel, offset, data } => {
-                if channel.is_empty() && *offset < self.valid && !self.is_enough() {
+                if *channel == self.channel && *offset < self.valid && !self.is_enough() {
                     let valid = data.len().min((self.valid - offset) as usize);
                     self.pieces.push(data.slice(..valid));
                     self.bytes += valid;
@@ -117,7 +163,12 @@ impl End {
             from += bytes[from..].iter().take(3).take_while(is_cut).count();
         }
         let shown = &bytes[from..];
-        Tail { text: String::from_utf8_lossy(shown).into_owned(), bytes: shown.len() as u64, of: self.of }
+        Tail {
+            text: String::from_utf8_lossy(shown).into_owned(),
+            bytes: shown.len() as u64,
+            channel: self.channel,
+            of: self.of,
+        }
     }
 }
 
@@ -141,7 +192,7 @@ mod tests {
 
     /// The end as it is seen over the last `events` of these.
     fn seen(bodies: Vec<Body>, of: usize, events: usize) -> Tail {
-        let mut end = End::new(of as u64);
+        let mut end = End::new("", of as u64);
         for body in bodies.into_iter().rev().take(events) {
             end.take(&Event { sequence: 1, attempt: 1, time: Timestamp::default(), body });
         }
@@ -158,7 +209,10 @@ mod tests {
             reset("other", 0),
         ];
 
-        assert_eq!(seen(history, 8, 5), Tail { text: "one four".to_owned(), bytes: 8, of: 8 });
+        assert_eq!(
+            seen(history, 8, 5),
+            Tail { channel: String::new(), text: "one four".to_owned(), bytes: 8, of: 8 }
+        );
     }
 
     #[test]

@@ -1,0 +1,159 @@
+//! Pages for people: all jobs, and each of them, live where scripts run and true without.
+//!
+//! What they show and do is what the API shows and does: the server writes a page as things stand, its script (`assets`) follows
+//! the same watches that every client has. `document` is the frame of all, `forms` what they send.
+
+mod assets;
+mod document;
+mod forms;
+mod job;
+mod past;
+mod words;
+
+pub use forms::Token;
+
+use super::accept::prefers_page;
+use super::body::{Answer, full, json};
+use super::json::{invalid, pairs};
+use super::problem::Problem;
+use super::routes::{Route, route};
+use crate::api;
+use crate::engine::Parts;
+use crate::proto::start_job_request::Payload;
+use crate::proto::{CancelJobRequest, DeleteJobRequest, RetryJobRequest, StartJobRequest};
+use crate::wire::trace::trace;
+use bytes::Bytes;
+use forms::Form;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION, VARY};
+use http::request::Parts as Head;
+use http::{HeaderMap, Method, Response, StatusCode};
+use serde::Serialize;
+
+/// What an address is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// A job.
+    Job,
+    /// Start one.
+    Start,
+    /// Ask that it stop.
+    Cancel,
+    /// Start it again, as a new one.
+    Retry,
+    /// Forget it.
+    Delete,
+    /// A file of the pages.
+    Asset,
+}
+
+/// All of them. What stands in the place of the ticket of a file is its name.
+pub const ROUTES: &[Route<Call>] = &[
+    route(Method::GET, "/jobs/{jobId}", Call::Job, "JobPage"),
+    route(Method::POST, "/jobs", Call::Start, "StartForm"),
+    route(Method::POST, "/jobs/{jobId}/cancel", Call::Cancel, "CancelForm"),
+    route(Method::POST, "/jobs/{jobId}/retry", Call::Retry, "RetryForm"),
+    route(Method::POST, "/jobs/{jobId}/delete", Call::Delete, "DeleteForm"),
+    route(Method::GET, "/assets/{jobId}", Call::Asset, "Asset"),
+];
+
+/// Answers one of the calls about what the address names.
+pub async fn answer(
+    api: &api::Jobs,
+    token: &Token,
+    call: Call,
+    name: &str,
+    head: &Head,
+    body: impl http_body::Body<Data = Bytes>,
+) -> Result<Answer, Problem> {
+    if call == Call::Asset {
+        return assets::answer(name, &head.headers).ok_or_else(Problem::nothing);
+    }
+    let answered = match call {
+        Call::Job => job(api, token, name, head).await,
+        Call::Start | Call::Cancel | Call::Retry | Call::Delete | Call::Asset => {
+            change(api, token, call, name, head, body).await
+        }
+    };
+    Ok(negotiated(&head.headers, answered))
+}
+
+/// An answer that depends on who asks: to a browser, what went wrong is a page as well.
+pub(super) fn negotiated(headers: &HeaderMap, told: Result<Answer, Problem>) -> Answer {
+    let mut answer = told.unwrap_or_else(|problem| match prefers_page(headers) {
+        true => document::problem(&problem),
+        false => problem.into_answer(),
+    });
+    answer.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    answer
+}
+
+/// Sends a browser on.
+pub(super) fn sent_on(location: String) -> Answer {
+    let mut answer = Response::new(full(Bytes::new()));
+    *answer.status_mut() = StatusCode::SEE_OTHER;
+    let location = HeaderValue::try_from(location).expect("an address of ours is plain text");
+    answer.headers_mut().insert(LOCATION, location);
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+async fn job(api: &api::Jobs, token: &Token, ticket: &str, head: &Head) -> Result<Answer, Problem> {
+    if let Some(parameter) = pairs(head.uri.query().unwrap_or_default()).next() {
+        return Err(invalid(&parameter?.0, "this address has no parameters").into());
+    }
+    let snapshot = api.parts(ticket, Parts::FULL).await?;
+    let past = past::past(api, &snapshot.job).await?;
+    let is_served = api.is_served(&snapshot.job.kind);
+    let token = token.clone();
+    Ok(api::show(snapshot, move |snapshot| job::page(snapshot, &past, &token, is_served)).await?)
+}
+
+/// What a form has changed, and where that is to be seen.
+#[derive(Serialize)]
+struct Changed {
+    location: String,
+}
+
+async fn change(
+    api: &api::Jobs,
+    token: &Token,
+    call: Call,
+    ticket: &str,
+    head: &Head,
+    body: impl http_body::Body<Data = Bytes>,
+) -> Result<Answer, Problem> {
+    let fields: &[&str] = if call == Call::Start { &["kind", "input"] } else { &[] };
+    let form = Form::read(&head.headers, body, token, fields).await?;
+    let job_id = ticket.to_owned();
+    let location = match call {
+        Call::Start => {
+            let payload = Some(form.get("input")).filter(|input| !input.trim().is_empty());
+            let request = StartJobRequest {
+                kind: form.get("kind").to_owned(),
+                payload: payload.map(|input| Payload::InputJson(input.to_owned())),
+                ..Default::default()
+            };
+            format!("/jobs/{}", api.start(request, trace(&head.headers)).await?.snapshot.job.id)
+        }
+        Call::Retry => {
+            let request = RetryJobRequest { job_id, ..Default::default() };
+            format!("/jobs/{}", api.retry(request, trace(&head.headers)).await?.snapshot.job.id)
+        }
+        Call::Cancel => {
+            let request = CancelJobRequest { job_id, ..Default::default() };
+            format!("/jobs/{}", api.cancel(request).await?.job.id)
+        }
+        Call::Delete => {
+            api.delete(DeleteJobRequest { job_id }).await?;
+            "/".to_owned()
+        }
+        Call::Job | Call::Asset => return Err(Problem::nothing()),
+    };
+    if prefers_page(&head.headers) {
+        return Ok(sent_on(location));
+    }
+    let mut answer = Response::new(json(&Changed { location }));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(super::body::JSON));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(answer)
+}

@@ -1,0 +1,65 @@
+//! How pages say what a job is: its states, times and reasons. The scripts say it in the same words (`assets/time.js`).
+
+use crate::job::{State, Timestamp};
+use crate::wire::reply;
+use maud::{Markup, html};
+use std::time::Duration;
+
+/// What a state is called.
+pub fn label(state: State) -> &'static str {
+    match state {
+        State::Scheduled => "Scheduled",
+        State::Pending => "Pending",
+        State::Running => "Running",
+        State::Retrying => "Retrying",
+        State::Cancelling => "Cancelling",
+        State::Succeeded => "Succeeded",
+        State::Failed => "Failed",
+        State::Cancelled => "Cancelled",
+        State::Expired => "Expired",
+    }
+}
+
+/// A point of time. A script puts in its place how long ago that was.
+pub fn moment(time: Timestamp) -> Markup {
+    let exact = reply::timestamp(time).to_string();
+    html! { time datetime=(exact) { (exact) } }
+}
+
+/// A reason in plain words: CANCEL_REQUESTED is "cancel requested".
+pub fn named(reason: &str) -> String {
+    reason.to_lowercase().replace('_', " ")
+}
+
+/// How long something took, in the two largest units.
+pub fn lasted(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0 => format!("{} ms", time.as_millis()),
+        1..60 => format!("{} s", (time.as_secs_f64() * 10.0).floor() / 10.0),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_said_in_two_units_at_most() {
+        for (seconds, said) in [
+            (0.0, "0 ms"),
+            (0.9996, "999 ms"),
+            (1.0, "1 s"),
+            (12.345, "12.3 s"),
+            (59.99, "59.9 s"),
+            (60.0, "1 min 0 s"),
+            (3_725.0, "1 h 2 min"),
+            (90_000.0, "1 d 1 h"),
+        ] {
+            assert_eq!(lasted(Duration::from_secs_f64(seconds)), said);
+        }
+    }
+}
