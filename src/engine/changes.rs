@@ -3,13 +3,13 @@
 //! One ring for all of them, of bounded length: each reader has a place in it, and one that falls behind begins anew. Nobody
 //! who watches nothing pays for it.
 
+use super::bell::{Bell, Listener};
 use crate::job::{Body, Event, Job, JobId, State};
 use crate::store::Forgotten;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// How many changes are remembered: about a second of all that a machine can do.
@@ -53,7 +53,7 @@ pub struct Changes {
     ring: Mutex<Ring>,
     readers: AtomicUsize,
     /// The number of the next change.
-    bell: watch::Sender<u64>,
+    bell: Bell<u64>,
     /// Whether the server is about to stop.
     closing: CancellationToken,
 }
@@ -72,7 +72,7 @@ pub struct Reader {
     /// The number of the next change to read.
     next: u64,
     /// Rings with each change.
-    pub bell: watch::Receiver<u64>,
+    pub bell: Listener<u64>,
     /// Rings when the server is about to stop.
     pub closing: CancellationToken,
 }
@@ -86,7 +86,7 @@ impl Default for Changes {
         Self {
             ring: Mutex::default(),
             readers: AtomicUsize::new(0),
-            bell: watch::Sender::default(),
+            bell: Bell::default(),
             closing: CancellationToken::new(),
         }
     }
@@ -97,7 +97,7 @@ impl Changes {
     pub fn join(self: &Arc<Self>) -> Reader {
         self.readers.fetch_add(1, Ordering::SeqCst);
         let next = self.ring.lock().next;
-        let (bell, closing) = (self.bell.subscribe(), self.closing.clone());
+        let (bell, closing) = (self.bell.listen(), self.closing.clone());
         Reader { changes: Arc::clone(self), next, bell, closing }
     }
 
@@ -144,7 +144,7 @@ impl Changes {
         ring.next += 1;
         let next = ring.next;
         drop(ring);
-        self.bell.send_replace(next);
+        self.bell.ring(|latest| *latest = next.max(*latest));
     }
 
     /// Sends every reader away, those that are about to come as well.
@@ -165,7 +165,7 @@ impl Changes {
         ring.next += 1;
         let next = ring.next;
         drop(ring);
-        self.bell.send_replace(next);
+        self.bell.ring(|latest| *latest = next.max(*latest));
     }
 }
 
@@ -186,7 +186,7 @@ impl Reader {
 
     /// Whether there is something new.
     pub fn has_news(&mut self) -> bool {
-        *self.bell.borrow_and_update() > self.next
+        *self.bell.hear() > self.next
     }
 
     /// Whether the server is about to stop.

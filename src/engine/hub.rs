@@ -3,6 +3,7 @@
 //! It holds no queue for any watcher and waits for none. A doorbell that is lost costs a moment: once a second what is
 //! watched is compared with the store.
 
+use super::bell::{Bell, Listener};
 use crate::job::{Body, Event, Job, JobId, Live, Metrics, Progress, Sequence, State, Timestamp};
 use crate::mutants::{self, Mutant};
 use bytes::Bytes;
@@ -10,7 +11,6 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use tokio::sync::watch;
 
 /// How many events of a watched job are at hand for readers that keep up.
 const TAIL_EVENTS_MAX: usize = 64;
@@ -146,7 +146,7 @@ pub struct Hub {
 /// A job that is watched.
 #[derive(Debug)]
 struct Watched {
-    bell: watch::Sender<Latest>,
+    bell: Bell<Latest>,
     tail: Mutex<Tail>,
     all_tail_bytes: Arc<AtomicUsize>,
 }
@@ -165,7 +165,7 @@ pub struct Seat {
     job: JobId,
     watched: Arc<Watched>,
     /// Changes with each ring.
-    pub bell: watch::Receiver<Latest>,
+    pub bell: Listener<Latest>,
 }
 
 impl Hub {
@@ -174,7 +174,7 @@ impl Hub {
         let mut jobs = self.jobs.lock();
         let watched = jobs.entry(job).or_insert_with(|| {
             Arc::new(Watched {
-                bell: watch::Sender::new(Latest {
+                bell: Bell::new(Latest {
                     is_closing: self.closing.load(Ordering::SeqCst),
                     ..Default::default()
                 }),
@@ -184,7 +184,7 @@ impl Hub {
         });
         let watched = Arc::clone(watched);
         // Under the lock, so that the last one to leave sees this one.
-        let bell = watched.bell.subscribe();
+        let bell = watched.bell.listen();
         self.count.store(jobs.len(), Ordering::SeqCst);
         self.seats.fetch_add(1, Ordering::Relaxed);
         Seat { hub: Arc::clone(self), job, watched, bell }
@@ -203,7 +203,7 @@ impl Hub {
     /// Shows what is latest-wins.
     pub fn publish_live(&self, job: JobId, attempt: u32, live: &Live, change: Change, now: Timestamp) {
         let Some(watched) = self.watched(job) else { return };
-        watched.bell.send_modify(|latest| {
+        watched.bell.ring(|latest| {
             if change.progress {
                 latest.tell(0, job, attempt, now, SharedBody::Progress(live.progress.clone()));
             }
@@ -222,7 +222,7 @@ impl Hub {
         now: Timestamp,
     ) {
         let Some(watched) = self.watched(job.id) else { return };
-        watched.bell.send_if_modified(|latest| {
+        watched.bell.ring_if(|latest| {
             let told = latest.live[2].event.as_ref().map(|event| (event.attempt, &event.body));
             let is_news = match told {
                 Some((attempt, SharedBody::Queue { position: told, .. })) => {
@@ -240,10 +240,12 @@ impl Hub {
 
     /// Sends every watcher away, those that are about to come as well.
     pub fn close(&self) {
-        let mut jobs = self.jobs.lock();
+        let jobs = self.jobs.lock();
         self.closing.store(true, Ordering::SeqCst);
-        for watched in jobs.values_mut() {
-            watched.bell.send_modify(|latest| latest.is_closing = true);
+        let mut watched: Vec<_> = jobs.iter().collect();
+        watched.sort_unstable_by_key(|(job, _)| **job);
+        for (_, watched) in watched {
+            watched.bell.ring(|latest| latest.is_closing = true);
         }
     }
 
@@ -269,7 +271,7 @@ impl Hub {
         let Some(watched) = self.watched(id) else { return };
         match job {
             Some(job) => watched.ring(job.sequence(), job.state),
-            None => watched.bell.send_modify(|latest| latest.is_forgotten = true),
+            None => watched.bell.ring(|latest| latest.is_forgotten = true),
         }
     }
 
@@ -300,7 +302,7 @@ pub struct Change {
 
 impl Watched {
     fn ring(&self, sequence: Sequence, state: State) {
-        self.bell.send_if_modified(|latest| {
+        self.bell.ring_if(|latest| {
             let news = sequence > latest.sequence || state.is_final() && !latest.is_final;
             if news && sequence >= latest.sequence {
                 latest.sequence = sequence;
@@ -368,7 +370,7 @@ impl Drop for Seat {
         self.hub.seats.fetch_sub(1, Ordering::Relaxed);
         let mut jobs = self.hub.jobs.lock();
         // This one and no other: the receiver of `self` is still there.
-        if self.watched.bell.receiver_count() <= 1 {
+        if self.watched.bell.listeners() <= 1 {
             jobs.remove(&self.job);
             self.hub.count.store(jobs.len(), Ordering::SeqCst);
         }

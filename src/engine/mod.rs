@@ -2,6 +2,7 @@
 //!
 //! It does not know which store it has, what its callers speak, or who its workers are.
 
+mod bell;
 mod changes;
 mod claims;
 mod clients;

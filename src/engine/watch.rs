@@ -95,7 +95,7 @@ impl Watch {
     /// Takes a place at the job's doorbell, then reads the job: whatever happens in between rings.
     pub(super) async fn open(engine: &Engine, job: JobId, options: WatchOptions) -> Result<Self, Error> {
         let mut seat = engine.hub().join(job);
-        let seen = seat.bell.borrow_and_update().live.each_ref().map(|newest| newest.number);
+        let seen = seat.bell.hear().live.each_ref().map(|newest| newest.number);
         // What is reported from now on is in the snapshot, or is news, or both.
         let snapshot = engine.get(job, options.parts).await?;
         let sequence = snapshot.job.sequence();
@@ -147,13 +147,13 @@ impl Watch {
 
     /// Whether there is nothing to tell but what the job is: it has ended, and the cursor is its last.
     pub fn is_told(&self) -> bool {
-        let latest = self.seat.bell.borrow();
+        let latest = self.seat.bell.latest();
         latest.is_final && latest.sequence <= self.cursor
     }
 
     /// Makes sure that what comes after the cursor can be read.
     pub async fn look(&mut self) -> Result<(), Error> {
-        let sequence = self.seat.bell.borrow().sequence;
+        let sequence = self.seat.bell.latest().sequence;
         if self.page.is_empty() && sequence > self.cursor && !self.seat.read_tail(self.cursor, &mut self.page)
         {
             self.read_history().await?;
@@ -172,7 +172,7 @@ impl Watch {
                 return Next::Send(Message::Shared(event));
             }
         }
-        let latest = self.seat.bell.borrow_and_update();
+        let latest = self.seat.bell.hear();
         if latest.is_closing {
             return Next::Fail(Error::stopping());
         }
@@ -245,8 +245,7 @@ impl Watch {
         }
         tokio::select! {
             biased;
-            // The sender lives as long as this seat.
-            _ = self.seat.bell.changed() => {}
+            () = self.seat.bell.rung() => {}
             () = self.alarm.as_mut() => {}
         }
     }

@@ -182,7 +182,9 @@ impl WatchJobs {
             return Err(Error::Unavailable("too many changes to tell of: watch again".into()));
         };
         self.changed.clear();
-        self.order = told.iter().copied().collect();
+        let mut order: Vec<JobId> = told.iter().copied().collect();
+        order.sort_unstable();
+        self.order = order.into();
         let known = || Changed { states: self.states, is_told: true, is_ordered: true, forgotten: None };
         self.changed.extend(told.iter().map(|job| (*job, known())));
         // Whatever happens from now on is told after the list, and what happened before is in it.
@@ -274,12 +276,11 @@ impl WatchJobs {
         let until = if has_news { self.next_round.min(keepalive) } else { keepalive };
         if until > Instant::now() {
             let Reader { bell, closing, .. } = &mut self.reader;
-            // The senders live as long as the engine does.
             tokio::select! {
                 biased;
                 () = closing.cancelled() => {}
                 // What comes on top of what is there already need not wake anybody.
-                _ = bell.changed(), if !has_news => {}
+                () = bell.rung(), if !has_news => {}
                 () = tokio::time::sleep_until(until) => {}
             }
         }

@@ -23,6 +23,8 @@ pub enum Trace {
     Brief,
     /// Every commit as well.
     Whole,
+    /// The same, and its lines are kept.
+    Kept,
     /// The same, and shown as it grows.
     Shown,
 }
@@ -37,6 +39,7 @@ struct Kept {
     /// What happened at this very time. Who of several comes first then is nobody's affair, so it is sorted.
     time: Duration,
     lines: Vec<String>,
+    told: Vec<String>,
     violations: Vec<String>,
     wishes: BTreeMap<String, Wish>,
     jobs: BTreeMap<String, Told>,
@@ -100,6 +103,9 @@ impl Kept {
             if trace == Trace::Shown {
                 print!("{line}");
             }
+            if matches!(trace, Trace::Kept | Trace::Shown) {
+                self.told.push(line);
+            }
         }
     }
 }
@@ -112,6 +118,11 @@ impl Ledger {
     /// Something was seen that must be seen now and then.
     pub fn see(&self, what: &'static str) {
         *self.kept.lock().sights.entry(what).or_default() += 1;
+    }
+
+    /// The lines of the trace, where they are kept.
+    pub fn lines(&self) -> Vec<String> {
+        self.kept.lock().told.clone()
     }
 
     pub fn sights(&self) -> Sights {

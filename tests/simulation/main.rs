@@ -140,11 +140,24 @@ fn judge(seed: u64, trace: Trace, twice: bool) -> Report {
     if PANICKED.get() {
         report.violations.push("something has panicked".into());
     }
-    let again = if trace == Trace::Shown { Trace::Whole } else { trace };
-    if twice && run(seed, again) != report {
-        report.violations.push("the same seed comes to two different runs".into());
+    if twice {
+        let again = run(seed, if trace == Trace::Shown { Trace::Kept } else { trace });
+        if again != report {
+            let why = difference(&report, &again);
+            report.violations.push(format!("the same seed comes to two different runs{why}"));
+        }
     }
     report
+}
+
+/// The first lines of two traces that differ, where they were kept, or else what was seen.
+fn difference(one: &Report, other: &Report) -> String {
+    let same = one.told.iter().zip(&other.told).take_while(|(one, other)| one == other).count();
+    let line = |report: &Report| match report.told.get(same) {
+        Some(line) => line.trim_end().to_owned(),
+        None => format!("trace {:08x}, saw {:?}", report.checksum, report.sights),
+    };
+    format!(":\n  {}\n  {}", line(one), line(other))
 }
 
 fn named(name: &str) -> Mutant {

@@ -37,6 +37,8 @@ pub struct Report {
     pub violations: Vec<String>,
     /// What was seen, and how often.
     pub sights: Sights,
+    /// The lines of the trace, where they are kept.
+    pub told: Vec<String>,
 }
 
 /// Runs a seed, on the caller's thread.
@@ -53,6 +55,7 @@ pub fn run(seed: u64, trace: Trace) -> Report {
             checksum: world.ledger.checksum(),
             violations: world.ledger.violations(),
             sights: world.ledger.sights(),
+            told: world.ledger.lines(),
         }
     })
 }
