@@ -144,8 +144,7 @@ mod tests {
             assert_eq!(problems(cancel, "post"), [400, 404, 405, 408, 413, 415, 503], "{cancel}");
         }
         assert_eq!(problems("/v1/jobs/{jobId}", "delete"), [400, 404, 405, 409, 503]);
-        for of_a_job in ["/v1/jobs/{jobId}", "/v1/jobs/{jobId}:watch", "/ai/status/{jobId}", "/jobs/{jobId}"]
-        {
+        for of_a_job in ["/v1/jobs/{jobId}", "/v1/jobs/{jobId}:watch", "/ai/status/{jobId}"] {
             assert_eq!(problems(of_a_job, "get"), [400, 404, 405, 503], "{of_a_job}");
         }
         for of_many in ["/v1/jobs", "/v1/jobs:count", "/v1/jobs:watch", "/ai/jobs"] {

@@ -32,11 +32,11 @@ pub fn page(snapshot: &Snapshot, past: &Past, token: &Token, is_served: bool) ->
             (payload("result", snapshot.result.as_deref()))
         }
         (outputs(&past.outputs))
-        section { h2 { "Log" } div #log { (log(&past.events)) } }
+        section { h2 { "Log" } div #log tabindex="0" role="region" aria-label="Log" { (log(&past.events)) } }
         section {
             h2 { "History" }
             p #earlier hidden[past.first <= 1] { "Earlier events are not shown here." }
-            ol #timeline { (timeline(job, &past.events)) }
+            ol #timeline tabindex="0" data-last=(job.sequence()) { (timeline(job, &past.events)) }
         }
         section {
             (titled("Input", "input"))

@@ -1,1 +1,150 @@
+// What has happened to a job, step by step, and what it has said, attempt by attempt. Both lists are bounded, and lose their
+// oldest lines first.
 
+import { byId, isAtEnd, make, oncePerFrame } from "./dom.js"
+import { isFinal, label, lasted, named, since } from "./time.js"
+
+const STEPS_MAX = 500
+const LINES_MAX = 1000
+
+/** @typedef {import("./job.js").JobEvent} JobEvent */
+/** @typedef {import("./job.js").Failure} Failure */
+
+/**
+ * A failure in a line.
+ * @param {Failure} failure
+ * @returns {(Node | string)[]}
+ */
+export function told(failure) {
+  const parts = [make("code", {}, failure.reason ?? "")]
+  return [...parts, failure.message ? ` ${failure.message}` : "", failure.permanent ? " (for good)" : ""]
+}
+
+/** A list that grows at its end, once a frame, and stays where its reader is. */
+class Tail {
+  #element
+  #max
+  #onDrop
+  /** @type {HTMLElement[]} */
+  #waiting = []
+  #fresh = true
+  #ask
+
+  /**
+   * @param {HTMLElement} element
+   * @param {number} max
+   * @param {(entry: HTMLElement) => HTMLElement} listOf
+   * @param {() => void} onDrop
+   */
+  constructor(element, max, listOf, onDrop) {
+    this.#element = element
+    this.#max = max
+    this.#onDrop = onDrop
+    this.#ask = oncePerFrame(() => {
+      const follows = isAtEnd(element)
+      if (this.#fresh) element.replaceChildren()
+      this.#fresh = false
+      for (const entry of this.#waiting.splice(0)) listOf(entry).append(entry)
+      const entries = element.getElementsByTagName("li")
+      while (entries.length > this.#max) {
+        entries[0]?.remove()
+        this.#onDrop()
+      }
+      if (follows) element.scrollTop = element.scrollHeight
+    })
+    this.#ask()
+  }
+
+  /** @param {HTMLElement} entry */
+  add(entry) {
+    this.#waiting.push(entry)
+    if (this.#waiting.length > this.#max) {
+      this.#waiting.shift()
+      this.#onDrop()
+    }
+    this.#ask()
+  }
+}
+
+export class History {
+  #steps
+  #lines
+  #start
+  /** The last step, whose end the next one is. @type {{ element: HTMLElement, time: number } | null} */
+  #last = null
+
+  /** @param {number} start When the job was created. */
+  constructor(start) {
+    this.#start = start
+    const timeline = byId("timeline")
+    const log = byId("log")
+    const dropped = () => {
+      byId("earlier").hidden = false
+    }
+    this.#steps = new Tail(timeline, STEPS_MAX, () => timeline, dropped)
+    this.#lines = new Tail(log, LINES_MAX, entry => this.#attempt(log, entry), dropped)
+  }
+
+  /**
+   * A step to another state, or into a stage.
+   * @param {JobEvent} event
+   */
+  step(event) {
+    const { stateChange, stage } = event
+    const time = Date.parse(event.eventTime)
+    if (this.#last) {
+      this.#last.element.append(" ", make("span", { class: "lasted" }, lasted(time - this.#last.time)))
+    }
+    const element = make("li", {
+      "data-sequence": event.sequence,
+      "data-attempt": String(event.attempt ?? 0),
+      "data-event": stateChange ? "stateChange" : "stage",
+      ...(stateChange ? { "data-state": stateChange.state } : {}),
+    })
+    const what = make("span", { class: "what" })
+    if (stateChange) {
+      what.append(make("strong", {}, label(stateChange.state)))
+      if (stateChange.failure) what.append(" ", make("span", { class: "reason" }, ...told(stateChange.failure)))
+      else if (stateChange.reason) what.append(" ", make("span", { class: "reason" }, named(stateChange.reason)))
+      if (stateChange.message) what.append(" ", make("span", { class: "said" }, `“${stateChange.message}”`))
+      if (stateChange.workerId) what.append(" ", make("span", { class: "worker" }, `by ${stateChange.workerId}`))
+    } else {
+      what.append(stage?.name ?? "")
+    }
+    element.append(since(event.eventTime, this.#start), " ", what)
+    this.#last = stateChange && isFinal(stateChange.state) ? null : { element, time }
+    this.#steps.add(element)
+  }
+
+  /**
+   * A line of the log.
+   * @param {JobEvent} event
+   */
+  line(event) {
+    const level = event.log?.level ?? "INFO"
+    const entry = make("li", {
+      "data-sequence": event.sequence,
+      "data-level": level,
+      "data-of": String(event.attempt ?? 0),
+    })
+    const message = make("span", { class: "message" }, event.log?.message ?? "")
+    entry.append(since(event.eventTime, this.#start), " ", make("span", { class: "level" }, level), " ", message)
+    this.#lines.add(entry)
+  }
+
+  /**
+   * The list of the attempt that a line belongs to.
+   * @param {HTMLElement} log
+   * @param {HTMLElement} entry
+   */
+  #attempt(log, entry) {
+    const attempt = entry.dataset.of ?? "0"
+    const known = log.lastElementChild
+    if (known instanceof HTMLElement && known.dataset.attempt === attempt && known.lastElementChild instanceof HTMLElement) {
+      return known.lastElementChild
+    }
+    const list = make("ol")
+    log.append(make("section", { "data-attempt": attempt }, make("h3", {}, `Attempt ${attempt}`), list))
+    return list
+  }
+}

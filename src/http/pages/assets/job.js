@@ -1,1 +1,424 @@
-// placeholder
+// The page of a job, kept up to date by the watch that every client has. The server has written it as it was; the first
+// message of the watch takes over from there.
+
+import { enhance } from "./actions.js"
+import { byId, make, mark, oncePerFrame, say } from "./dom.js"
+import { History, told } from "./history.js"
+import { Output } from "./output.js"
+import { follow } from "./stream.js"
+import { isFinal, keepTimes, label, lasted, milliseconds, moment, serverNow, serverSays } from "./time.js"
+
+/** @typedef {{ reason?: string, message?: string, permanent?: boolean }} Failure */
+/**
+ * @typedef {object} Progress
+ * @property {number} [fraction]
+ * @property {boolean} [estimated]
+ * @property {string} [stage]
+ * @property {string} [completed]
+ * @property {string} [total]
+ * @property {string} [unit]
+ * @property {string} [expectedEndTime]
+ */
+/**
+ * @typedef {object} Job
+ * @property {string} id
+ * @property {string} kind
+ * @property {string} state
+ * @property {number} [attempt]
+ * @property {Progress} [progress]
+ * @property {Failure} [failure]
+ * @property {Record<string, number>} [metrics]
+ * @property {string} [workerId]
+ * @property {number} [queuePosition]
+ * @property {string} createTime
+ * @property {string} [startTime]
+ * @property {string} [endTime]
+ * @property {string} [nextAttemptTime]
+ * @property {string} [attemptStartTime]
+ * @property {string} [queueDuration]
+ * @property {string} [runDuration]
+ * @property {string} [sequence]
+ * @property {{ retryPolicy?: { maximumAttempts?: number } }} [options]
+ */
+/**
+ * @typedef {object} JobEvent
+ * @property {string} sequence
+ * @property {number} [attempt]
+ * @property {string} eventTime
+ * @property {{ job: Job }} [snapshot]
+ * @property {{ state: string, reason?: string, failure?: Failure, workerId?: string, message?: string, result?: unknown }} [stateChange]
+ * @property {Progress} [progress]
+ * @property {{ offset?: string, data?: string, channel?: string }} [output]
+ * @property {{ keptBytes?: string, channel?: string }} [outputReset]
+ * @property {{ level?: string, message?: string }} [log]
+ * @property {{ values?: Record<string, number> }} [metrics]
+ * @property {{ name?: string }} [stage]
+ * @property {{ position?: number, expectedStartTime?: string }} [queueUpdate]
+ */
+
+const TYPES = /** @type {const} */ ([
+  "snapshot", "stateChange", "stage", "output", "outputReset", "log", "progress", "metrics", "queueUpdate", "problem",
+])
+/** Of a longer history only so many of the last events are read; what is before them is said to be missing. */
+const EVENTS_MAX = 5000
+/** How many notes about void output are kept. */
+const NOTES_MAX = 20
+/** How often it is asked whether somebody serves the kind of a job that waits. */
+const SERVED_EVERY = 5000
+
+const id = document.body.dataset.job ?? ""
+const address = `/v1/jobs/${id}`
+
+/** What is known of the job. @type {Job} */
+let job = { id, kind: "", state: byId("state").dataset.state ?? "", createTime: "" }
+/** The last kept event that was seen; before the first, where to begin. @type {number | null} */
+let cursor = null
+/** @type {History | null} */
+let history = null
+/** @type {Map<string, Output>} */
+const outputs = new Map()
+/** The attempts that have had output, by channel, to tell one that begins anew from one that takes back. @type {Map<string, number>} */
+const writers = new Map()
+/** The failure that ended the last attempt. @type {Failure | null} */
+let lastFailure = null
+let stage = ""
+let isServed = true
+/** @type {{ position?: number, expectedStartTime?: string } | null} */
+let queue = null
+
+const stream = follow({
+  address: () => `${address}:watch?afterSequence=${cursor ?? first()}`,
+  types: TYPES,
+  heard,
+  isOver,
+})
+
+/** Where to begin to read. */
+function first() {
+  return Math.max(0, Number(byId("timeline").dataset.last ?? 0) - EVENTS_MAX)
+}
+
+/**
+ * @param {string} type
+ * @param {MessageEvent} message
+ */
+function heard(type, message) {
+  if (type === "problem") return gone()
+  /** @type {JobEvent} */
+  const event = JSON.parse(message.data)
+  if (event.snapshot) return begin(event.snapshot.job)
+  serverSays(Date.parse(event.eventTime))
+  switch (type) {
+    case "stateChange":
+      change(event, message.data)
+      break
+    case "stage":
+      stage = event.stage?.name ?? ""
+      history?.step(event)
+      break
+    case "output":
+      write(event)
+      break
+    case "outputReset":
+      reset(event)
+      break
+    case "log":
+      history?.line(event)
+      break
+    case "progress":
+      job.progress = event.progress
+      break
+    case "metrics":
+      job.metrics = event.metrics?.values
+      break
+    case "queueUpdate":
+      queue = event.queueUpdate ?? null
+      break
+  }
+  cursor = Number(event.sequence)
+  draw()
+}
+
+/**
+ * The first message of each connection.
+ * @param {Job} snapshot
+ */
+function begin(snapshot) {
+  if (cursor !== null && Number(snapshot.sequence) < cursor) {
+    // The store is an earlier one: a backup was restored. Nothing of what is shown is sure.
+    location.reload()
+    return
+  }
+  job = snapshot
+  queue = { position: snapshot.queuePosition }
+  if (!history) {
+    history = new History(Date.parse(job.createTime))
+    cursor = first()
+    byId("earlier").hidden = cursor === 0
+    for (const channel of channels()) channel.remove()
+    output("")
+  }
+  if (isFinal(job.state) && Number(job.sequence) <= (cursor ?? 0)) stream.end()
+  facts()
+  draw()
+}
+
+/**
+ * A step to another state. Numbers of a result are kept as they were written.
+ * @param {JobEvent} event
+ * @param {string} text
+ */
+function change(event, text) {
+  const step = event.stateChange
+  if (!step) return
+  history?.step(event)
+  lastFailure = step.failure ?? null
+  const attempt = event.attempt ?? 0
+  if (attempt !== job.attempt) stage = ""
+  if (Number(event.sequence) > Number(job.sequence ?? 0) || isFinal(step.state)) {
+    job.state = step.state
+    job.failure = step.failure
+    job.workerId = step.workerId
+    // Of an attempt that begins nothing is known yet.
+    if (attempt !== job.attempt) job.progress = {}
+    job.attempt = attempt
+    refresh()
+  }
+  if (step.result !== undefined) {
+    say(byId("result"), exactly(text, parsed => parsed.stateChange.result))
+    byId("returned").hidden = false
+  }
+  if (isFinal(step.state)) {
+    if (step.state === "SUCCEEDED") job.progress = { ...job.progress, fraction: 1 }
+    // It is the last that is kept of a job.
+    cursor = Number(event.sequence)
+    stream.end()
+  }
+}
+
+/** @param {JobEvent} event */
+function write(event) {
+  const { offset = "0", data = "", channel = "" } = event.output ?? {}
+  writers.set(channel, event.attempt ?? 0)
+  output(channel).append(Number(offset), data)
+}
+
+/** @param {JobEvent} event */
+function reset(event) {
+  const { keptBytes = "0", channel = "" } = event.outputReset ?? {}
+  const cut = output(channel).cut(Number(keptBytes))
+  if (cut === 0) return
+  const attempt = event.attempt ?? 0
+  const writer = writers.get(channel) ?? 0
+  const which = channel ? ` in ${channel}` : ""
+  const what = Number(keptBytes) > 0 ? `the last ${cut} bytes${which} are void` : `${cut} bytes${which} are void`
+  const why =
+    writer === attempt ? [`Attempt ${attempt} took back what it had written: `]
+    : lastFailure ? [`Attempt ${writer} failed (`, ...told(lastFailure), `) and attempt ${attempt} began anew: `]
+    : [`Attempt ${writer} ended and attempt ${attempt} began anew: `]
+  const list = byId("void")
+  list.append(make("li", {}, ...why, `${what}.`))
+  while (list.children.length > NOTES_MAX) list.firstElementChild?.remove()
+}
+
+/** The parts of the page about channels beside the main one. */
+function channels() {
+  return [...byId("channels").querySelectorAll("[data-channel]")]
+}
+
+/**
+ * The output of a channel, in a part of its own.
+ * @param {string} channel
+ */
+function output(channel) {
+  const known = outputs.get(channel)
+  if (known) return known
+  const note = make("p", { class: "cut" })
+  let text = byId("output")
+  if (channel === "") {
+    // What the server has said of its own text is no longer true.
+    if (text.previousElementSibling?.classList.contains("cut")) text.previousElementSibling.remove()
+    text.before(note)
+  } else {
+    text = make("pre", { class: "output", tabindex: "0", role: "region", "aria-label": channel })
+    byId("channels").append(make("section", { "data-channel": channel }, make("h2", {}, `Output: ${channel}`), note, text))
+  }
+  const made = new Output(text, note)
+  outputs.set(channel, made)
+  return made
+}
+
+const draw = oncePerFrame(() => {
+  const state = byId("state")
+  mark(state, "data-state", job.state)
+  say(state, label(job.state))
+  const over = isFinal(job.state)
+  const fraction = job.state === "SUCCEEDED" ? 1 : job.attempt ? job.progress?.fraction : over ? undefined : 0
+  const bar = byId("progress")
+  mark(bar, "value", fraction !== undefined ? String(fraction) : over ? "0" : null)
+  const percent = fraction === undefined || !job.attempt ? "" : `${Math.floor(fraction * 100)} %`
+  say(byId("percent"), percent)
+  say(byId("stage"), stage || job.progress?.stage || "")
+  document.title = [percent && !over ? percent : label(job.state), job.kind].join(" ")
+  const failure = job.failure
+  byId("failure").hidden = !failure
+  if (failure) byId("failure").querySelector("p")?.replaceChildren(...told(failure))
+  for (const part of byId("actions").querySelectorAll("[data-for]")) {
+    if (!(part instanceof HTMLElement)) continue
+    part.hidden = part.dataset.for === "cancel" ? over || job.state === "CANCELLING" : !over
+  }
+  tick()
+})
+
+/** What changes with the time alone. */
+function tick() {
+  say(byId("eta"), job.state === "RUNNING" ? [counted(), left()].filter(Boolean).join(" · ") : "")
+  say(byId("queue"), waits())
+}
+
+/** How many units are done. */
+function counted() {
+  const { completed, total, unit } = job.progress ?? {}
+  if (!completed || completed === "0") return ""
+  return `${completed}${total ? ` of ${total}` : ""} ${unit ?? ""}`.trim()
+}
+
+/** When it is expected to end: by its own word, or else as far as what is done tells. */
+function left() {
+  const { expectedEndTime, fraction } = job.progress ?? {}
+  const now = serverNow()
+  let rest = expectedEndTime ? Date.parse(expectedEndTime) - now : Number.NaN
+  if (!expectedEndTime && job.attemptStartTime && fraction !== undefined && fraction >= 0.05) {
+    rest = ((now - Date.parse(job.attemptStartTime)) * (1 - fraction)) / fraction
+  }
+  if (Number.isNaN(rest)) return ""
+  return rest < 1000 ? "nearly done" : `about ${lasted(Math.ceil(rest / 1000) * 1000)} left`
+}
+
+/** What it waits for. */
+function waits() {
+  const soon = job.nextAttemptTime ? `The next attempt begins in ${lasted(Date.parse(job.nextAttemptTime) - serverNow())}.` : ""
+  if (job.state === "SCHEDULED" || job.state === "RETRYING") return soon
+  if (job.state !== "PENDING") return ""
+  if (!isServed) return `No worker serves the kind ${job.kind} just now.`
+  return queue?.position ? `Number ${queue.position} of those that wait for a worker.` : "It waits for a worker."
+}
+
+async function askWhetherServed() {
+  if (job.state !== "PENDING" || document.hidden) return
+  const answer = await fetch("/overview").catch(() => null)
+  if (!answer?.ok) return
+  isServed = (await answer.json()).servedKinds.includes(job.kind)
+  draw()
+}
+
+/** Gets what a step has changed beside the state. */
+async function refresh() {
+  const answer = await fetch(`${address}?view=BASIC`).catch(() => null)
+  if (!answer?.ok) return
+  /** @type {Job} */
+  const now = await answer.json()
+  if (Number(now.sequence) < (cursor ?? 0)) return
+  // How far it is comes by the watch, which may be ahead.
+  job = { ...now, progress: now.attempt === job.attempt && !isFinal(now.state) ? job.progress : now.progress }
+  facts()
+  draw()
+  void askWhetherServed()
+}
+
+/** What is known of it beside where it stands. */
+function facts() {
+  const time = (/** @type {string} */ place, /** @type {string | undefined} */ value) =>
+    byId(place).replaceChildren(...(value ? [moment(value)] : []))
+  const most = job.options?.retryPolicy?.maximumAttempts
+  say(byId("attempt"), `${job.attempt ?? 0}${most ? ` of at most ${most}` : ""}`)
+  time("created", job.createTime)
+  time("started", job.startTime)
+  time("ended", job.endTime)
+  say(byId("waited"), lasted(milliseconds(job.queueDuration)))
+  say(byId("ran"), lasted(milliseconds(job.runDuration)))
+  say(byId("worker"), job.workerId ?? "")
+  const metrics = Object.entries(job.metrics ?? {}).sort(([one], [other]) => (one < other ? -1 : 1))
+  byId("metrics").replaceChildren(...metrics.map(([name, value]) => make("span", { class: "pair" }, `${name} ${value}`)))
+}
+
+/** Whether nothing more will come, where the browser was told so. */
+async function isOver() {
+  const answer = await fetch(`${address}?view=BASIC`)
+  if (answer.status === 404) {
+    gone()
+    return true
+  }
+  if (!answer.ok) return false
+  /** @type {Job} */
+  const now = await answer.json()
+  return isFinal(now.state) && Number(now.sequence) <= (cursor ?? 0)
+}
+
+function gone() {
+  stream.end()
+  say(byId("done"), "This job was forgotten; what you see is the last that was known of it.")
+  for (const part of byId("actions").querySelectorAll("[data-for]")) {
+    if (part instanceof HTMLElement) part.hidden = true
+  }
+}
+
+/**
+ * A part of a JSON text, laid out to be read. A number is as it was written, where the browser can tell.
+ * @param {string} text
+ * @param {(parsed: any) => unknown} part
+ */
+function exactly(text, part) {
+  const raw = /** @type {{ rawJSON?: (text: string) => unknown }} */ (JSON).rawJSON
+  /** @type {(this: unknown, key: string, value: unknown, context?: { source?: string }) => unknown} */
+  const keep = (_, value, context) => (typeof value === "number" && raw && context?.source ? raw(context.source) : value)
+  return JSON.stringify(part(JSON.parse(text, /** @type {any} */ (keep))), null, 2)
+}
+
+/** Copies what an element shows, also where the page was not fetched safely. */
+for (const button of document.querySelectorAll("button.copy")) {
+  if (!(button instanceof HTMLButtonElement)) continue
+  button.hidden = false
+  button.addEventListener("click", async () => {
+    const source = byId(button.dataset.copy ?? "")
+    try {
+      await navigator.clipboard.writeText(source.textContent ?? "")
+    } catch {
+      getSelection()?.selectAllChildren(source)
+      document.execCommand("copy")
+    }
+    say(button, "Copied")
+    setTimeout(() => say(button, "Copy"), 1500)
+  })
+}
+
+for (const form of document.querySelectorAll("form[data-action]")) {
+  if (!(form instanceof HTMLFormElement)) continue
+  const action = form.dataset.action
+  const done = byId("done")
+  enhance(
+    form,
+    target => {
+      form.closest("details")?.removeAttribute("open")
+      if (action === "cancel") say(done, "It was asked to stop.")
+      else location.assign(target)
+    },
+    sentence => say(done, sentence),
+  )
+}
+
+const input = byId("input")
+if (!input.previousElementSibling?.classList.contains("cut")) {
+  try {
+    input.textContent = exactly(input.textContent ?? "", parsed => parsed)
+  } catch {
+    // It is shown as it is.
+  }
+}
+
+keepTimes()
+setInterval(() => {
+  if (!document.hidden) tick()
+}, 1000)
+setInterval(() => void askWhetherServed(), SERVED_EVERY)
+void askWhetherServed()

@@ -77,6 +77,18 @@ export function moment(time) {
   return element
 }
 
+/**
+ * An element that says how long after the start something was: of a list that is read, nothing changes.
+ * @param {string} time
+ * @param {number} start
+ */
+export function since(time, start) {
+  const at = Date.parse(time)
+  const element = make("time", { datetime: time, "data-fixed": "", title: EXACT.format(at) })
+  element.textContent = `+${lasted(at - start)}`
+  return element
+}
+
 /** How far the server's clock is ahead of this one, as far as is known. */
 let ahead = 0
 
@@ -111,7 +123,9 @@ export function keepTimes() {
   const all = () => {
     if (document.hidden) return
     const now = serverNow()
-    for (const element of document.getElementsByTagName("time")) tell(element, now)
+    for (const element of /** @type {NodeListOf<HTMLTimeElement>} */ (document.querySelectorAll("time:not([data-fixed])"))) {
+      tell(element, now)
+    }
   }
   all()
   setInterval(all, 1000)
