@@ -60,7 +60,7 @@ PROBLEMS = [
     ("DELETE", "/v1/jobs/{first}", {}, 409),
     ("POST", "/v1/jobs/{first}:retry", {}, 409),
     ("GET", "/ai/status/{jobId}", {}, 404),
-    ("GET", "/jobs/{jobId}", {"accept": "text/html"}, 404),
+    ("GET", "/ai/status/{jobId}", {"accept": "text/html"}, 404),
     ("POST", "/ai/cancel", {"content": b'{"jobId":"%s"}' % NO_SUCH_JOB.encode()}, 404),
 ]
 

@@ -23,26 +23,35 @@ pub fn page(snapshot: &Snapshot, past: &Past, token: &Token, is_served: bool) ->
         h1 { (job.kind) " " code { (id) } }
         (now(snapshot, is_served))
         (actions(job, &id, token))
-        section #failure hidden[job.failure.is_none()] {
-            h2 { "Why it failed" }
-            p { @if let Some(failure) = &job.failure { (told(failure)) } }
+        div.columns {
+            div {
+                section #failure hidden[job.failure.is_none()] {
+                    h2 { "Why it failed" }
+                    p { @if let Some(failure) = &job.failure { (told(failure)) } }
+                }
+                section #returned hidden[snapshot.result.is_none()] {
+                    (titled("Result", "result"))
+                    (payload("result", snapshot.result.as_deref()))
+                }
+                (outputs(&past.outputs))
+                section {
+                    h2 { "Log" }
+                    div #log tabindex="0" role="region" aria-label="Log" { (log(&past.events)) }
+                }
+            }
+            div {
+                section {
+                    h2 { "History" }
+                    p #earlier hidden[past.first <= 1] { "Earlier events are not shown here." }
+                    ol #timeline tabindex="0" data-last=(job.sequence()) { (timeline(job, &past.events)) }
+                }
+                section { h2 { "Facts" } dl #facts { (facts(snapshot)) } }
+                section {
+                    (titled("Input", "input"))
+                    (payload("input", snapshot.input.as_deref()))
+                }
+            }
         }
-        section #returned hidden[snapshot.result.is_none()] {
-            (titled("Result", "result"))
-            (payload("result", snapshot.result.as_deref()))
-        }
-        (outputs(&past.outputs))
-        section { h2 { "Log" } div #log tabindex="0" role="region" aria-label="Log" { (log(&past.events)) } }
-        section {
-            h2 { "History" }
-            p #earlier hidden[past.first <= 1] { "Earlier events are not shown here." }
-            ol #timeline tabindex="0" data-last=(job.sequence()) { (timeline(job, &past.events)) }
-        }
-        section {
-            (titled("Input", "input"))
-            (payload("input", snapshot.input.as_deref()))
-        }
-        section { h2 { "Facts" } dl #facts { (facts(snapshot)) } }
     };
     let refresh = (!job.state.is_final()).then_some(REFRESH_SECONDS);
     let title = format!("{} {}", label(job.state), job.kind);
@@ -54,6 +63,8 @@ fn now(snapshot: &Snapshot, is_served: bool) -> Markup {
     let job = &snapshot.job;
     let progress = reply::shown_progress(job, &snapshot.live.progress);
     let fraction = progress.and_then(|progress| progress.fraction);
+    // Without a value it says that nobody can tell.
+    let bar = fraction.or((job.state.is_final() || job.attempt == 0).then_some(0.0));
     let stage = match job.emitted.stage.as_str() {
         "" => &snapshot.live.progress.stage,
         stage => stage,
@@ -68,12 +79,8 @@ fn now(snapshot: &Snapshot, is_served: bool) -> Markup {
                 }
                 span #eta {}
             }
-            @match fraction {
-                Some(fraction) => progress #progress max="1" value=(fraction) aria-label="Progress" {},
-                None if job.state.is_final() || job.attempt == 0 => progress #progress max="1" value="0" aria-label="Progress" {},
-                None => progress #progress max="1" aria-label="Progress" {},
-            }
-            p #queue {
+            progress #progress data-state=(job.state) max="1" value=[bar] aria-label="Progress" {}
+            p #queue data-served[is_served] {
                 @if job.state == State::Pending && !is_served {
                     "No worker serves the kind " (job.kind) " just now."
                 } @else if let Some(position) = snapshot.queue_position {
@@ -211,14 +218,20 @@ fn timeline(job: &Job, events: &[Event]) -> Markup {
             Body::Logged(_) | Body::OutputAppended { .. } | Body::OutputReset { .. } => None,
         })
         .collect();
-    let ends = steps.iter().skip(1).map(|(event, ..)| Some(event.time)).chain([job.end_time]);
+    // A state lasts until the next one, and a stage until the next of either.
+    let end = |index: usize, is_state: bool| {
+        let mut later = steps[index + 1..].iter().filter(|(.., state)| !is_state || state.is_some());
+        later.next().map(|(event, ..)| event.time).or(job.end_time)
+    };
     html! {
-        @for ((event, what, kind, state), end) in steps.iter().zip(ends) {
+        @for (index, (event, what, kind, state)) in steps.iter().enumerate() {
             li data-sequence=(event.sequence) data-attempt=(event.attempt) data-event=(kind) data-state=[*state] {
                 (moment(event.time)) " "
-                span.what { (what) }
-                @if let Some(end) = end.filter(|_| state.is_none_or(|state| !state.is_final())) {
-                    " " span.lasted { (lasted(end.since(event.time))) }
+                span.what {
+                    (what)
+                    @if let Some(end) = end(index, state.is_some()).filter(|_| state.is_none_or(|state| !state.is_final())) {
+                        " " span.lasted { (lasted(end.since(event.time))) }
+                    }
                 }
             }
         }
@@ -400,6 +413,6 @@ mod tests {
 
         let lasted: Vec<&str> =
             page.split("class=\"lasted\">").skip(1).map(|rest| rest.split('<').next().unwrap()).collect();
-        assert_eq!(lasted, ["1 s", "3 s", "4 s"]);
+        assert_eq!(lasted, ["1 s", "7 s", "4 s"]);
     }
 }

@@ -9,6 +9,7 @@ const LINES_MAX = 1000
 
 /** @typedef {import("./job.js").JobEvent} JobEvent */
 /** @typedef {import("./job.js").Failure} Failure */
+/** @typedef {{ what: HTMLElement, time: number }} Began */
 
 /**
  * A failure in a line.
@@ -70,8 +71,10 @@ export class History {
   #steps
   #lines
   #start
-  /** The last step, whose end the next one is. @type {{ element: HTMLElement, time: number } | null} */
-  #last = null
+  /** The state and the stage that it is in, whose end is not known yet. @type {Began | null} */
+  #state = null
+  /** @type {Began | null} */
+  #stage = null
 
   /** @param {number} start When the job was created. */
   constructor(start) {
@@ -92,8 +95,9 @@ export class History {
   step(event) {
     const { stateChange, stage } = event
     const time = Date.parse(event.eventTime)
-    if (this.#last) {
-      this.#last.element.append(" ", make("span", { class: "lasted" }, lasted(time - this.#last.time)))
+    // A state lasts until the next one, and a stage until the next of either.
+    for (const ended of stateChange ? [this.#state, this.#stage] : [this.#stage]) {
+      ended?.what.append(" ", make("span", { class: "lasted" }, lasted(time - ended.time)))
     }
     const element = make("li", {
       "data-sequence": event.sequence,
@@ -112,7 +116,8 @@ export class History {
       what.append(stage?.name ?? "")
     }
     element.append(since(event.eventTime, this.#start), " ", what)
-    this.#last = stateChange && isFinal(stateChange.state) ? null : { element, time }
+    this.#stage = stateChange ? null : { what, time }
+    if (stateChange) this.#state = isFinal(stateChange.state) ? null : { what, time }
     this.#steps.add(element)
   }
 

@@ -79,10 +79,10 @@ let history = null
 const outputs = new Map()
 /** The attempts that have had output, by channel, to tell one that begins anew from one that takes back. @type {Map<string, number>} */
 const writers = new Map()
-/** The failure that ended the last attempt. @type {Failure | null} */
-let lastFailure = null
+/** The failures that ended attempts. @type {Map<number, Failure>} */
+const failures = new Map()
 let stage = ""
-let isServed = true
+let isServed = "served" in byId("queue").dataset
 /** @type {{ position?: number, expectedStartTime?: string } | null} */
 let queue = null
 
@@ -172,8 +172,8 @@ function change(event, text) {
   const step = event.stateChange
   if (!step) return
   history?.step(event)
-  lastFailure = step.failure ?? null
   const attempt = event.attempt ?? 0
+  if (step.failure) failures.set(attempt, step.failure)
   if (attempt !== job.attempt) stage = ""
   if (Number(event.sequence) > Number(job.sequence ?? 0) || isFinal(step.state)) {
     job.state = step.state
@@ -210,11 +210,12 @@ function reset(event) {
   if (cut === 0) return
   const attempt = event.attempt ?? 0
   const writer = writers.get(channel) ?? 0
+  const failure = failures.get(writer)
   const which = channel ? ` in ${channel}` : ""
   const what = Number(keptBytes) > 0 ? `the last ${cut} bytes${which} are void` : `${cut} bytes${which} are void`
   const why =
     writer === attempt ? [`Attempt ${attempt} took back what it had written: `]
-    : lastFailure ? [`Attempt ${writer} failed (`, ...told(lastFailure), `) and attempt ${attempt} began anew: `]
+    : failure ? [`Attempt ${writer} failed (`, ...told(failure), `) and attempt ${attempt} began anew: `]
     : [`Attempt ${writer} ended and attempt ${attempt} began anew: `]
   const list = byId("void")
   list.append(make("li", {}, ...why, `${what}.`))
@@ -255,6 +256,7 @@ const draw = oncePerFrame(() => {
   const over = isFinal(job.state)
   const fraction = job.state === "SUCCEEDED" ? 1 : job.attempt ? job.progress?.fraction : over ? undefined : 0
   const bar = byId("progress")
+  mark(bar, "data-state", job.state)
   mark(bar, "value", fraction !== undefined ? String(fraction) : over ? "0" : null)
   const percent = fraction === undefined || !job.attempt ? "" : `${Math.floor(fraction * 100)} %`
   say(byId("percent"), percent)
@@ -274,6 +276,10 @@ const draw = oncePerFrame(() => {
 function tick() {
   say(byId("eta"), job.state === "RUNNING" ? [counted(), left()].filter(Boolean).join(" · ") : "")
   say(byId("queue"), waits())
+  // What the server has counted are the attempts that have ended.
+  const runs = job.attemptStartTime && (job.state === "RUNNING" || job.state === "CANCELLING")
+  const attempt = runs && job.attemptStartTime ? Math.max(0, serverNow() - Date.parse(job.attemptStartTime)) : 0
+  say(byId("ran"), lasted(milliseconds(job.runDuration) + attempt))
 }
 
 /** How many units are done. */
@@ -336,7 +342,6 @@ function facts() {
   time("started", job.startTime)
   time("ended", job.endTime)
   say(byId("waited"), lasted(milliseconds(job.queueDuration)))
-  say(byId("ran"), lasted(milliseconds(job.runDuration)))
   say(byId("worker"), job.workerId ?? "")
   const metrics = Object.entries(job.metrics ?? {}).sort(([one], [other]) => (one < other ? -1 : 1))
   byId("metrics").replaceChildren(...metrics.map(([name, value]) => make("span", { class: "pair" }, `${name} ${value}`)))
