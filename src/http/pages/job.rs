@@ -12,6 +12,9 @@ use maud::{Markup, html};
 
 /// How much of an input or a result is shown.
 const SHOWN_BYTES_MAX: usize = 64 << 10;
+/// Of a job that has done more than this, only what is shown here goes on being shown: its past could be long to send.
+const FOLLOWED_EVENTS_MAX: u64 = 5_000;
+const FOLLOWED_BYTES_MAX: u64 = 4 << 20;
 /// How often a page without a script loads itself anew.
 const REFRESH_SECONDS: u32 = 2;
 
@@ -42,8 +45,10 @@ pub fn page(snapshot: &Snapshot, past: &Past, token: &Token, is_served: bool) ->
             div {
                 section {
                     h2 { "History" }
-                    p #earlier hidden[past.first <= 1] { "Earlier events are not shown here." }
-                    ol #timeline tabindex="0" data-last=(job.sequence()) { (timeline(job, &past.events)) }
+                    p #earlier hidden[past.first <= 1] {
+                        "Earlier events are not shown; " a href={ "/v1/jobs/" (id) "/events" } { "the API has them" } "."
+                    }
+                    ol #timeline tabindex="0" data-after=(followed_after(job, past)) { (timeline(job, &past.events)) }
                 }
                 section { h2 { "Facts" } dl #facts { (facts(snapshot)) } }
                 section {
@@ -56,6 +61,14 @@ pub fn page(snapshot: &Snapshot, past: &Past, token: &Token, is_served: bool) ->
     let refresh = (!job.state.is_final()).then_some(REFRESH_SECONDS);
     let title = format!("{} {}", label(job.state), job.kind);
     Document { title: &title, name: "job", job: Some(&id), refresh, main }.answer(StatusCode::OK)
+}
+
+/// The event after which a script begins to read: before all of them, where that is not much.
+fn followed_after(job: &Job, past: &Past) -> u64 {
+    match job.sequence() <= FOLLOWED_EVENTS_MAX && job.emitted.history_bytes <= FOLLOWED_BYTES_MAX {
+        true => 0,
+        false => past.first.saturating_sub(1),
+    }
 }
 
 /// Where it stands.

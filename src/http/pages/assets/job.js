@@ -59,8 +59,6 @@ import { isFinal, keepTimes, label, lasted, milliseconds, moment, serverNow, ser
 const TYPES = /** @type {const} */ ([
   "snapshot", "stateChange", "stage", "output", "outputReset", "log", "progress", "metrics", "queueUpdate", "problem",
 ])
-/** Of a longer history only so many of the last events are read; what is before them is said to be missing. */
-const EVENTS_MAX = 5000
 /** How many notes about void output are kept. */
 const NOTES_MAX = 20
 /** How often it is asked whether somebody serves the kind of a job that waits. */
@@ -68,6 +66,8 @@ const SERVED_EVERY = 5000
 
 const id = document.body.dataset.job ?? ""
 const address = `/v1/jobs/${id}`
+/** After which event to begin to read: the server knows how much there is. */
+const first = Number(byId("timeline").dataset.after ?? 0)
 
 /** What is known of the job. @type {Job} */
 let job = { id, kind: "", state: byId("state").dataset.state ?? "", createTime: "" }
@@ -81,22 +81,19 @@ const outputs = new Map()
 const writers = new Map()
 /** The failures that ended attempts. @type {Map<number, Failure>} */
 const failures = new Map()
+/** The last step to another state that was seen. */
+let changed = 0
 let stage = ""
 let isServed = "served" in byId("queue").dataset
 /** @type {{ position?: number, expectedStartTime?: string } | null} */
 let queue = null
 
 const stream = follow({
-  address: () => `${address}:watch?afterSequence=${cursor ?? first()}`,
+  address: () => `${address}:watch?afterSequence=${cursor ?? first}`,
   types: TYPES,
   heard,
   isOver,
 })
-
-/** Where to begin to read. */
-function first() {
-  return Math.max(0, Number(byId("timeline").dataset.last ?? 0) - EVENTS_MAX)
-}
 
 /**
  * @param {string} type
@@ -153,8 +150,8 @@ function begin(snapshot) {
   queue = { position: snapshot.queuePosition }
   if (!history) {
     history = new History(Date.parse(job.createTime))
-    cursor = first()
-    byId("earlier").hidden = cursor === 0
+    cursor = first
+    byId("earlier").hidden = first === 0
     for (const channel of channels()) channel.remove()
     output("")
   }
@@ -182,7 +179,8 @@ function change(event, text) {
     // Of an attempt that begins nothing is known yet.
     if (attempt !== job.attempt) job.progress = {}
     job.attempt = attempt
-    refresh()
+    changed = Number(event.sequence)
+    void refresh()
   }
   if (step.result !== undefined) {
     say(byId("result"), exactly(text, parsed => parsed.stateChange.result))
@@ -324,7 +322,8 @@ async function refresh() {
   if (!answer?.ok) return
   /** @type {Job} */
   const now = await answer.json()
-  if (Number(now.sequence) < (cursor ?? 0)) return
+  // An answer from before another step: that has asked anew.
+  if (Number(now.sequence) < changed) return
   // How far it is comes by the watch, which may be ahead.
   job = { ...now, progress: now.attempt === job.attempt && !isFinal(now.state) ? job.progress : now.progress }
   facts()
