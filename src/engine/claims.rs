@@ -65,7 +65,7 @@ pub struct Place {
 /// What the engine has to know of whoever wants work.
 #[derive(Debug)]
 pub struct Taker {
-    worker: Worker,
+    pub(super) worker: Worker,
     mailbox: UnboundedSender<Vec<Leased>>,
 }
 

@@ -203,6 +203,13 @@ impl<W> Dispatch<W> {
         occupied.map(|group| (Arc::clone(&group.kinds), group.elsewhere)).collect()
     }
 
+    /// Everybody, each with how many more jobs it can take than are on their way to it.
+    pub fn present(&self) -> Vec<(Arc<W>, usize)> {
+        let book = self.0.lock();
+        let free = |taker: &Taker<W>| taker.wanted.saturating_sub(taker.coming);
+        book.takers.values().map(|taker| (Arc::clone(&taker.worker), free(taker))).collect()
+    }
+
     /// A claim is over: `given` is what it has brought, in the order of the slots. Returns the claims that are to follow.
     pub fn settle(&self, round: &Round<W>, given: &[Given<'_>], exhausted: bool) -> Vec<Round<W>> {
         let mut book = self.0.lock();

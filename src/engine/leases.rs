@@ -6,6 +6,7 @@
 use super::error::Error;
 use super::output::Output;
 use super::sent::Begun;
+use super::workers::Holders;
 use crate::job::limits::METRICS_MAX;
 use crate::job::{Job, JobId, LeaseEnd, LeaseToken, Live, Metrics, Progress, Refusal, State, Timestamp};
 use crate::store::LiveUpdate;
@@ -177,6 +178,15 @@ impl Leases {
     /// How many leases a worker of this name has.
     pub fn held_by(&self, worker: &str) -> usize {
         self.kept.lock().by_worker.get(worker).copied().unwrap_or(0)
+    }
+
+    /// How many leases each worker has, by whether it is in this process and by its name.
+    pub fn holders(&self) -> Holders {
+        let mut holders = Holders::new();
+        for held in self.kept.lock().held.values() {
+            *holders.entry((held.deadline.is_none(), held.worker.clone())).or_default() += 1;
+        }
+        holders
     }
 
     /// How many leases are kept here.

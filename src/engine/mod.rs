@@ -25,6 +25,7 @@ mod threads;
 mod watch;
 mod watch_jobs;
 mod work;
+mod workers;
 
 pub use crate::store::{Count, EventLimit, Listed, Page, Parts};
 pub use claims::{Leased, Place, Worker};
@@ -41,6 +42,7 @@ pub use threads::Threads;
 pub use watch::{Message, Watch, WatchOptions};
 pub use watch_jobs::{JobsMessage, WatchJobs, WatchJobsOptions};
 pub use work::Report;
+pub use workers::{Present, WORKERS_MAX, Workers};
 
 use crate::clock::Clock;
 use crate::job::{Terms, Timestamp};

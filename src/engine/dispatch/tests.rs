@@ -244,3 +244,21 @@ fn who_is_turned_away_gets_nothing_before_it_offers_anew() {
     let again = dispatch.offer(ids[1], 1, 0).unwrap();
     assert_eq!(dealt(&again, &ids), [0, 1]);
 }
+
+#[test]
+fn everybody_is_present_with_what_it_can_still_take() {
+    let dispatch = Dispatch::default();
+    let busy = idle(&dispatch, &["a"], 3, 1);
+    idle(&dispatch, &["b"], 2, 1);
+    dispatch.enlist(&kinds(&["c"]), (), false);
+
+    let round = dispatch.hint("a").unwrap();
+    let mut coming: Vec<usize> = dispatch.present().into_iter().map(|(_, free)| free).collect();
+    dispatch.settle(&round, &jobs("a", &busy), false);
+    dispatch.leave(busy[0]);
+    let mut left: Vec<usize> = dispatch.present().into_iter().map(|(_, free)| free).collect();
+
+    coming.sort_unstable();
+    left.sort_unstable();
+    assert_eq!((coming, left), (vec![0, 2, 2], vec![0, 2]));
+}

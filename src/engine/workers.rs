@@ -1,0 +1,145 @@
+//! Who is there to run jobs, by name, for people who look.
+//!
+//! It decides nothing: who gets a job is told by `dispatch`, which knows no names.
+
+use super::{Engine, Worker};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// How many workers are told of by name: more than anybody reads.
+pub const WORKERS_MAX: usize = 200;
+
+/// Who is there now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Workers {
+    /// By name, this process's own first; at most [`WORKERS_MAX`].
+    pub named: Vec<Present>,
+    /// How many more names there are.
+    pub more: usize,
+    /// Every kind that somebody can run, those beyond the limit included.
+    pub kinds: BTreeSet<String>,
+}
+
+/// All workers of one name: a worker elsewhere may have several streams or calls for work.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Present {
+    /// What they call themselves.
+    pub name: String,
+    /// They run in this very process.
+    pub in_process: bool,
+    /// What they can run; nothing is known of one that only holds jobs and asks for no more just now.
+    pub kinds: BTreeSet<String>,
+    /// How many streams or calls for work they have.
+    pub places: usize,
+    /// How many jobs they hold.
+    pub jobs: usize,
+    /// How many more they can take now.
+    pub free: usize,
+}
+
+/// Whose jobs are whose: workers elsewhere may call themselves as one in this process does.
+pub type Holders = HashMap<(bool, String), usize>;
+
+impl Engine {
+    /// Who is there now. It goes through all workers and leases.
+    pub fn workers(&self) -> Workers {
+        let shared = self.shared();
+        let takers = shared.dispatch.present();
+        let holders = shared.leases.holders();
+        gather(takers.iter().map(|(taker, free)| (&taker.worker, *free)), holders, WORKERS_MAX)
+    }
+}
+
+/// Puts together what belongs to one name.
+fn gather<'a>(takers: impl Iterator<Item = (&'a Worker, usize)>, holders: Holders, most: usize) -> Workers {
+    let mut named: BTreeMap<(bool, String), Present> = BTreeMap::new();
+    let mut kinds = BTreeSet::new();
+    for (worker, free) in takers {
+        let present = named.entry((!worker.in_process, worker.name.clone())).or_default();
+        present.places += 1;
+        present.free += free;
+        for kind in worker.kinds.iter() {
+            if !present.kinds.contains(kind) {
+                present.kinds.insert(kind.clone());
+            }
+            if !kinds.contains(kind) {
+                kinds.insert(kind.clone());
+            }
+        }
+    }
+    for ((in_process, name), jobs) in holders {
+        named.entry((!in_process, name)).or_default().jobs += jobs;
+    }
+    let more = named.len().saturating_sub(most);
+    let named = named.into_iter().take(most);
+    let named = named.map(|((elsewhere, name), present)| Present { name, in_process: !elsewhere, ..present });
+    Workers { named: named.collect(), more, kinds }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(name: &str, kinds: &[&str], in_process: bool) -> Worker {
+        let kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+        Worker { name: name.to_owned(), kinds, in_process, term: None }
+    }
+
+    fn set(kinds: &[&str]) -> BTreeSet<String> {
+        kinds.iter().map(|kind| (*kind).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_streams_of_one_name_are_one_worker() {
+        let (one, two) = (worker("gpu", &["chat"], false), worker("gpu", &["chat", "draw"], false));
+        let holders = Holders::from([((false, "gpu".to_owned()), 3)]);
+
+        let workers = gather([(&one, 1), (&two, 4)].into_iter(), holders, 9);
+
+        let kinds = set(&["chat", "draw"]);
+        let gpu = Present {
+            name: "gpu".to_owned(),
+            in_process: false,
+            kinds: kinds.clone(),
+            places: 2,
+            jobs: 3,
+            free: 5,
+        };
+        assert_eq!(workers, Workers { named: vec![gpu], more: 0, kinds });
+    }
+
+    #[test]
+    fn one_that_asks_for_no_more_is_there_while_it_holds_jobs() {
+        let holders = Holders::from([((false, "busy".to_owned()), 2)]);
+
+        let workers = gather([].into_iter(), holders, 9);
+
+        assert_eq!(workers.named.len(), 1);
+        assert_eq!(
+            (workers.named[0].name.as_str(), workers.named[0].jobs, workers.named[0].places),
+            ("busy", 2, 0)
+        );
+    }
+
+    #[test]
+    fn one_elsewhere_that_has_the_pool_s_name_is_another_worker() {
+        let (own, other) = (worker("pool", &["simulate"], true), worker("pool", &["chat"], false));
+        let holders = Holders::from([((true, "pool".to_owned()), 2), ((false, "pool".to_owned()), 1)]);
+
+        let workers = gather([(&other, 1), (&own, 6)].into_iter(), holders, 9);
+
+        let told: Vec<_> = workers.named.iter().map(|one| (one.in_process, one.jobs, one.free)).collect();
+        assert_eq!(told, [(true, 2, 6), (false, 1, 1)]);
+    }
+
+    #[test]
+    fn what_is_not_named_is_counted_and_its_kinds_are_told() {
+        let all: Vec<Worker> =
+            (0..5).map(|number| worker(&format!("w{number}"), &[&format!("k{number}")], false)).collect();
+
+        let workers = gather(all.iter().map(|worker| (worker, 1)), Holders::new(), 2);
+
+        let names: Vec<&str> = workers.named.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!((names, workers.more), (vec!["w0", "w1"], 3));
+        assert_eq!(workers.kinds, set(&["k0", "k1", "k2", "k3", "k4"]));
+    }
+}
