@@ -299,8 +299,8 @@ impl Job {
         Some(self.base_time().after(self.options.schedule_to_close_timeout?))
     }
 
-    /// What the limits of its whole life are counted from.
-    fn base_time(&self) -> Timestamp {
+    /// What its whole life is counted from: the ticket, or when it was scheduled for.
+    pub fn base_time(&self) -> Timestamp {
         self.options.schedule_time.map_or(self.create_time, |time| time.max(self.create_time))
     }
 }

@@ -7,10 +7,12 @@ mod buckets;
 mod kinds;
 mod outcomes;
 mod reasons;
+mod recent;
 mod scrape;
 
 pub use kinds::{KINDS_MAX, SERVED_KINDS};
 pub use outcomes::Timing;
+pub use recent::{Minutes, Recent, SLICE, SLICES, Slice};
 pub use scrape::COUNTS_MAX;
 
 use crate::engine::{Batch, Count, Engine, Observe};
