@@ -98,7 +98,7 @@ def test_what_a_job_says_is_no_part_of_its_page(server):
     assert not {tag for tag, _ in shown.tags} & {"img", "iframe", "object", "style"}
     assert not {name for name in shown.attributes if name.startswith("on") or name == "style"}
     for name, value in {
-        "content-security-policy": POLICY, "x-frame-options": "DENY", "referrer-policy": "no-referrer",
+        "content-security-policy": POLICY, "x-frame-options": "DENY", "referrer-policy": "same-origin",
         "cache-control": "no-store", "x-content-type-options": "nosniff", "cross-origin-opener-policy": "same-origin",
     }.items():
         assert answer.headers[name] == value
