@@ -6,7 +6,7 @@ use super::settings::{Options, Settings};
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{self, Engine, Observe};
 use crate::job::{DEFAULT_TENANT, Terms, Timestamp};
-use crate::metrics::{COUNTS_MAX, Metrics};
+use crate::metrics::{COUNTS_MAX, Metrics, Recent};
 use crate::processor::exec::Exec;
 use crate::store::{self, SqliteStore, Store};
 use crate::traces::Traces;
@@ -139,7 +139,8 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     };
     let (store, counts) = tokio::task::spawn_blocking(open).await??;
     let clock = clock_after(store.latest());
-    let metrics = Arc::new(Metrics::new(clock.now(), &registry.kinds(), settings.slots, REASONS));
+    let start = clock.now();
+    let metrics = Arc::new(Metrics::new(start, &registry.kinds(), settings.slots, REASONS));
     // Before the engine does anything: what it finds due there would come first.
     metrics.remember(&counts);
     let store = {
@@ -157,6 +158,7 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
             Traces::default()
         }
     };
+    let recent = Arc::new(Recent::default());
     let figures = Arc::clone(&metrics);
     traces.count_lost(move |spans| figures.lost_spans(spans));
     let engine_settings = engine::Settings {
@@ -170,7 +172,11 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
             ..Terms::default()
         },
         progress_timeouts: registry.progress_timeouts().collect(),
-        observers: traces.observer().into_iter().chain([Arc::clone(&metrics) as Arc<dyn Observe>]).collect(),
+        observers: traces
+            .observer()
+            .into_iter()
+            .chain([Arc::clone(&metrics) as Arc<dyn Observe>, Arc::clone(&recent) as Arc<dyn Observe>])
+            .collect(),
         threads: engine::Threads::Own,
     };
     let engine = Engine::start_up(Arc::new(store), clock, engine_settings, Arc::new(rand::random)).await?;
@@ -186,6 +192,7 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         refusals: refusals.clone(),
         ai_kind: settings.ai_kind.into(),
         token: http::Token::new([rand::random(), rand::random()]),
+        overviews: http::Overviews::new(engine.clone(), recent, start),
     };
     let refused = {
         let refusals = refusals.clone();

@@ -11,6 +11,7 @@ mod events;
 mod fake;
 mod jobs;
 mod json;
+mod lasting;
 mod openapi;
 mod pages;
 mod problem;
@@ -18,7 +19,7 @@ mod routes;
 mod scrapes;
 mod server;
 
-pub use pages::Token;
+pub use pages::{Overviews, Token};
 pub use scrapes::Scrapes;
 
 use crate::api;
@@ -48,6 +49,8 @@ pub struct Http {
     pub ai_kind: Arc<str>,
     /// By which forms of our own pages are known.
     pub token: Token,
+    /// What pages show beside the jobs.
+    pub overviews: Overviews,
 }
 
 impl Http {
@@ -81,7 +84,7 @@ impl Http {
             return ai::answer(&self.api, &self.ai_kind, call, ticket, &parts, body).await;
         }
         if let Some((call, name)) = routes::find(pages::ROUTES, method, path)? {
-            return pages::answer(&self.api, &self.token, call, name, &parts, body).await;
+            return pages::answer(&self.api, &self.token, &self.overviews, call, name, &parts, body).await;
         }
         Err(Problem::nothing())
     }

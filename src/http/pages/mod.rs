@@ -4,13 +4,19 @@
 //! the same watches that every client has. `document` is the frame of all, `forms` what they send.
 
 mod assets;
+mod counts;
+mod dashboard;
 mod document;
 mod forms;
 mod job;
+mod overview;
 mod past;
+mod rows;
+mod search;
 mod words;
 
 pub use forms::Token;
+pub use overview::Overviews;
 
 use super::accept::prefers_page;
 use super::body::{Answer, full, json};
@@ -20,18 +26,25 @@ use super::routes::{Route, route};
 use crate::api;
 use crate::engine::Parts;
 use crate::proto::start_job_request::Payload;
-use crate::proto::{CancelJobRequest, DeleteJobRequest, RetryJobRequest, StartJobRequest};
+use crate::proto::{CancelJobRequest, CountJobsRequest, DeleteJobRequest, RetryJobRequest, StartJobRequest};
+use crate::wire::status;
 use crate::wire::trace::trace;
 use bytes::Bytes;
 use forms::Form;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION, VARY};
 use http::request::Parts as Head;
 use http::{HeaderMap, Method, Response, StatusCode};
+use search::Asked;
 use serde::Serialize;
+use std::sync::Arc;
 
 /// What an address is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
+    /// All jobs.
+    Dashboard,
+    /// What the script of that asks for now and then.
+    Overview,
     /// A job.
     Job,
     /// Start one.
@@ -48,6 +61,8 @@ pub enum Call {
 
 /// All of them. What stands in the place of the ticket of a file is its name.
 pub const ROUTES: &[Route<Call>] = &[
+    route(Method::GET, "/", Call::Dashboard, "Dashboard"),
+    route(Method::GET, "/overview", Call::Overview, "Overview"),
     route(Method::GET, "/jobs/{jobId}", Call::Job, "JobPage"),
     route(Method::POST, "/jobs", Call::Start, "StartForm"),
     route(Method::POST, "/jobs/{jobId}/cancel", Call::Cancel, "CancelForm"),
@@ -60,6 +75,7 @@ pub const ROUTES: &[Route<Call>] = &[
 pub async fn answer(
     api: &api::Jobs,
     token: &Token,
+    overviews: &Overviews,
     call: Call,
     name: &str,
     head: &Head,
@@ -68,9 +84,13 @@ pub async fn answer(
     if call == Call::Asset {
         return assets::answer(name, &head.headers).ok_or_else(Problem::nothing);
     }
+    if call == Call::Overview {
+        return overview(overviews, head).await;
+    }
     let answered = match call {
+        Call::Dashboard => dashboard(api, token, overviews, head).await,
         Call::Job => job(api, token, name, head).await,
-        Call::Start | Call::Cancel | Call::Retry | Call::Delete | Call::Asset => {
+        Call::Start | Call::Cancel | Call::Retry | Call::Delete | Call::Asset | Call::Overview => {
             change(api, token, call, name, head, body).await
         }
     };
@@ -95,6 +115,37 @@ pub(super) fn sent_on(location: String) -> Answer {
     answer.headers_mut().insert(LOCATION, location);
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
+}
+
+async fn dashboard(
+    api: &api::Jobs,
+    token: &Token,
+    overviews: &Overviews,
+    head: &Head,
+) -> Result<Answer, Problem> {
+    let search = match search::parse(head.uri.query().unwrap_or_default())? {
+        Asked::List(search) => search,
+        Asked::Elsewhere(address) => return Ok(sent_on(address)),
+    };
+    let overview = overviews.get().await.map_err(|error| status::status(&error))?;
+    let counts = api.count(CountJobsRequest::default()).await?;
+    let page = api.list(search.request()).await?;
+    let (known, now) = (Arc::clone(&overview), api.now());
+    let (jobs, older) = page.show(move |snapshot| rows::row(snapshot, &known.workers.kinds, now)).await?;
+    let token = token.clone();
+    let view = dashboard::View { search, jobs, older, overview, counts: counts::Table::new(&counts) };
+    Ok(api::aside(true, move || view.page(&token)).await?)
+}
+
+async fn overview(overviews: &Overviews, head: &Head) -> Result<Answer, Problem> {
+    if let Some(parameter) = pairs(head.uri.query().unwrap_or_default()).next() {
+        return Err(invalid(&parameter?.0, "this address has no parameters").into());
+    }
+    let overview = overviews.get().await.map_err(|error| status::status(&error))?;
+    let mut answer = Response::new(full(overview.text.clone()));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(super::body::JSON));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(answer)
 }
 
 async fn job(api: &api::Jobs, token: &Token, ticket: &str, head: &Head) -> Result<Answer, Problem> {
@@ -147,7 +198,7 @@ async fn change(
             api.delete(DeleteJobRequest { job_id }).await?;
             "/".to_owned()
         }
-        Call::Job | Call::Asset => return Err(Problem::nothing()),
+        Call::Job | Call::Asset | Call::Dashboard | Call::Overview => return Err(Problem::nothing()),
     };
     if prefers_page(&head.headers) {
         return Ok(sent_on(location));

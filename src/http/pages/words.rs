@@ -26,6 +26,25 @@ pub fn moment(time: Timestamp) -> Markup {
     html! { time datetime=(exact) { (exact) } }
 }
 
+/// How long ago a point of time was, or how soon it will be, in one unit; exactly when, to who points at it.
+pub fn ago(time: Timestamp, now: Timestamp) -> Markup {
+    let seconds = now.since(time).max(time.since(now)).as_secs();
+    let (amount, unit) = match seconds {
+        0..60 => (seconds, "s"),
+        60..3_600 => (seconds / 60, "min"),
+        3_600..86_400 => (seconds / 3_600, "h"),
+        _ => (seconds / 86_400, "d"),
+    };
+    let exact = reply::timestamp(time).to_string();
+    html! {
+        time datetime=(exact) title=(exact) {
+            @if amount == 0 { "now" }
+            @else if time <= now { (amount) " " (unit) " ago" }
+            @else { "in " (amount) " " (unit) }
+        }
+    }
+}
+
 /// A reason in plain words: CANCEL_REQUESTED is "cancel requested".
 pub fn named(reason: &str) -> String {
     reason.to_lowercase().replace('_', " ")
@@ -46,6 +65,19 @@ pub fn lasted(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_age_is_said_in_one_unit_before_and_behind() {
+        let now = Timestamp::from_micros(1_767_225_600_000_000);
+        let said = |micros: i64| ago(Timestamp::from_micros(now.as_micros() + micros), now).into_string();
+
+        for (seconds, words) in
+            [(0, "now"), (-59, "59 s ago"), (-125, "2 min ago"), (-90_000, "1 d ago"), (7_300, "in 2 h")]
+        {
+            let text = said(seconds * 1_000_000);
+            assert!(text.ends_with(&format!(">{words}</time>")), "{text}");
+        }
+    }
 
     #[test]
     fn a_time_is_said_in_two_units_at_most() {

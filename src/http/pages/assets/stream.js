@@ -26,8 +26,9 @@ export function showConnection(connection) {
  * @param {readonly string[]} options.types
  * @param {(type: string, event: MessageEvent) => void} options.heard
  * @param {() => Promise<boolean>} options.isOver
+ * @param {() => void} [options.begun] The stream has begun, the first time or again.
  */
-export function follow({ address, types, heard, isOver }) {
+export function follow({ address, types, heard, isOver, begun }) {
   /** @type {EventSource | null} */
   let source = null
   let over = false
@@ -39,7 +40,10 @@ export function follow({ address, types, heard, isOver }) {
     if (over || document.hidden || source) return
     const opened = new EventSource(address())
     source = opened
-    opened.onopen = () => showConnection("live")
+    opened.onopen = () => {
+      showConnection("live")
+      if (opened === source) begun?.()
+    }
     opened.onerror = () => {
       if (opened !== source) return
       showConnection("broken")

@@ -115,7 +115,8 @@ function tell(element, now) {
   const time = Date.parse(element.dateTime)
   if (Number.isNaN(time)) return
   say(element, ago(time, now))
-  if (!element.title) mark(element, "title", EXACT.format(time))
+  // The server knows no reader's time zone.
+  if (!element.title || element.title === element.dateTime) mark(element, "title", EXACT.format(time))
 }
 
 /** Keeps all times of the page up to date, while it is shown. */

@@ -1,0 +1,232 @@
+// The list of jobs, live. Nothing in it moves while somebody points at it or has the focus in it: what is new waits, and what
+// has left stays where it was.
+
+import { byId, oncePerFrame, say } from "./dom.js"
+import { Row } from "./rows.js"
+import { follow } from "./stream.js"
+
+/** @typedef {import("./rows.js").Job} Job */
+
+/** How many lines there are at most. */
+const ROWS_MAX = 250
+/** How many new lines are made in one frame, so that none takes long. */
+const NEW_ROWS_PER_FRAME = 25
+/** How long what has left stays, in milliseconds. */
+const LEAVING = 6000
+
+const TYPES = /** @type {const} */ (["job", "departed", "forgottenJobId", "synced"])
+
+export class List {
+  /** Those that are shown, newest first. @type {Row[]} */
+  #rows = []
+  /** @type {Map<string, Row>} */
+  #byId = new Map()
+  /** What is known of jobs and not shown yet. @type {Map<string, Job>} */
+  #changed = new Map()
+  /** The last that is known of each that is shown. @type {Map<string, Job>} */
+  #known = new Map()
+  /** What waits for whoever reads. @type {Map<string, Job>} */
+  #newer = new Map()
+  /** Those that the server has told of since the list was last known to be whole. @type {Set<string>} */
+  #told = new Set()
+  #isRead = false
+  #pointed = false
+  #focused = false
+
+  /**
+   * @param {string} address
+   * @param {ReadonlySet<string>} served
+   */
+  constructor(address, served) {
+    this.element = byId("jobs")
+    this.button = byId("newer")
+    this.served = served
+    for (const element of this.element.children) {
+      if (element instanceof HTMLElement) this.#add(Row.of(element), this.#rows.length)
+    }
+    this.draw = oncePerFrame(() => this.#draw())
+    this.#attend()
+    setInterval(() => this.#takeOut(), 1000)
+    follow({
+      address: () => address,
+      types: TYPES,
+      heard: (type, event) => this.#hear(type, JSON.parse(event.data)),
+      isOver: async () => false,
+      // It has no cursor: who comes again is told all anew.
+      begun: () => this.#told.clear(),
+    })
+  }
+
+  /**
+   * Somebody else runs jobs now.
+   * @param {ReadonlySet<string>} served
+   */
+  serve(served) {
+    this.served = served
+    for (const [id, job] of this.#known) {
+      if (job.state === "PENDING" && !this.#changed.has(id)) this.#changed.set(id, job)
+    }
+    this.draw()
+  }
+
+  /**
+   * @param {string} type
+   * @param {{job?: Job, departed?: Job, forgottenJobId?: string}} message
+   */
+  #hear(type, message) {
+    const job = message.job ?? message.departed
+    if (job) {
+      if (type === "job") this.#told.add(job.id)
+      else this.#told.delete(job.id)
+      if (type === "job" || this.#byId.has(job.id)) this.#changed.set(job.id, job)
+      else this.#changed.delete(job.id)
+      const row = this.#byId.get(job.id)
+      if (type === "departed") row?.leave()
+      else row?.comeBack()
+    } else if (message.forgottenJobId) {
+      this.#forget(message.forgottenJobId)
+    } else if (type === "synced") {
+      this.#sync()
+    }
+    if (type === "departed" && job) this.#newer.delete(job.id)
+    this.draw()
+  }
+
+  /** @param {string} id */
+  #forget(id) {
+    for (const jobs of [this.#changed, this.#known, this.#newer]) jobs.delete(id)
+    this.#told.delete(id)
+    this.#byId.get(id)?.forget()
+  }
+
+  /** The server has told all that it knows: what it has not told of is there no more. */
+  #sync() {
+    for (const row of this.#rows) {
+      if (!this.#told.has(row.id)) row.leave()
+    }
+    for (const id of this.#newer.keys()) {
+      if (!this.#told.has(id)) this.#newer.delete(id)
+    }
+    this.#told.clear()
+  }
+
+  #draw() {
+    let made = 0
+    for (const [id, job] of this.#changed) {
+      const row = this.#byId.get(id)
+      if (row) {
+        row.show(job, this.served)
+        this.#known.set(id, job)
+      } else if (made === NEW_ROWS_PER_FRAME) {
+        continue
+      } else if (!this.#take(job)) {
+        made += 1
+      }
+      this.#changed.delete(id)
+    }
+    this.#trim()
+    this.#count()
+    if (this.#changed.size > 0) this.draw()
+  }
+
+  /**
+   * Puts a new job into the list, or aside; returns whether it is aside.
+   * @param {Job} job
+   */
+  #take(job) {
+    const row = Row.make(job)
+    const place = this.#placeOf(row.order)
+    if (place >= ROWS_MAX) return true
+    // What comes behind all others moves none of them.
+    if (this.#isRead && place < this.#rows.length) {
+      this.#newer.set(job.id, job)
+      return true
+    }
+    row.show(job, this.served)
+    this.#known.set(job.id, job)
+    this.#add(row, place)
+    return false
+  }
+
+  /**
+   * @param {Row} row
+   * @param {number} place
+   */
+  #add(row, place) {
+    if (!row.element.isConnected) this.element.insertBefore(row.element, this.#rows[place]?.element ?? null)
+    this.#rows.splice(place, 0, row)
+    this.#byId.set(row.id, row)
+  }
+
+  /**
+   * Where a line belongs: behind all that are newer.
+   * @param {string} order
+   */
+  #placeOf(order) {
+    let [from, to] = [0, this.#rows.length]
+    while (from < to) {
+      const middle = (from + to) >> 1
+      if (this.#rows[middle].order > order) from = middle + 1
+      else to = middle
+    }
+    return from
+  }
+
+  #trim() {
+    while (this.#rows.length > ROWS_MAX) this.#remove(this.#rows[this.#rows.length - 1])
+  }
+
+  /** @param {Row} row */
+  #remove(row) {
+    row.element.remove()
+    this.#rows.splice(this.#rows.indexOf(row), 1)
+    this.#byId.delete(row.id)
+    this.#known.delete(row.id)
+  }
+
+  /** Takes out what has left long enough ago, unless somebody reads. */
+  #takeOut() {
+    if (this.#isRead || document.hidden) return
+    const now = performance.now()
+    const gone = this.#rows.filter(row => row.left !== null && now - row.left > LEAVING)
+    if (gone.length === 0) return
+    gone.forEach(row => this.#remove(row))
+    this.#count()
+  }
+
+  #count() {
+    const count = this.#newer.size
+    this.button.hidden = count === 0
+    say(this.button, `Show ${count} new ${count === 1 ? "job" : "jobs"}`)
+    byId("none").hidden = this.#rows.length > 0
+  }
+
+  /** Takes note of whether somebody reads. */
+  #attend() {
+    const look = () => {
+      const isRead = this.#pointed || this.#focused
+      if (isRead === this.#isRead) return
+      this.#isRead = isRead
+      if (!isRead) this.#release()
+    }
+    // The button is part of it: on the way there it must not go.
+    const reading = byId("reading")
+    reading.addEventListener("pointerenter", () => ((this.#pointed = true), look()))
+    reading.addEventListener("pointerleave", () => ((this.#pointed = false), look()))
+    reading.addEventListener("focusin", () => ((this.#focused = true), look()))
+    reading.addEventListener("focusout", () => ((this.#focused = false), look()))
+    this.button.addEventListener("click", () => this.#release())
+  }
+
+  /** Shows what waits. */
+  #release() {
+    const isRead = this.#isRead
+    this.#isRead = false
+    const waiting = [...this.#newer.values()]
+    this.#newer.clear()
+    for (const job of waiting) if (!this.#changed.has(job.id)) this.#take(job)
+    this.#trim()
+    this.#count()
+    this.#isRead = isRead
+  }
+}
