@@ -100,7 +100,7 @@ impl View {
                     div.above {
                         button #newer type="button" hidden {}
                         @if !search.page_token.is_empty() {
-                            a href=(search.from_the_beginning().address()) { "Newest" }
+                            a href=(search.newest().address()) { "Newest" }
                         }
                     }
                     ol #jobs aria-label="Jobs" data-watch=[search.watch()] {

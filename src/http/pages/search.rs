@@ -184,21 +184,21 @@ impl Search {
 
     /// Without one of its states.
     pub fn without_state(&self, state: State) -> Self {
-        let mut search = self.from_the_beginning();
+        let mut search = self.newest();
         search.states.retain(|other| *other != state);
         search
     }
 
     /// Without one of its kinds.
     pub fn without_kind(&self, kind: &str) -> Self {
-        let mut search = self.from_the_beginning();
+        let mut search = self.newest();
         search.kinds.retain(|other| other != kind);
         search
     }
 
     /// Without one of its labels.
     pub fn without_label(&self, key: &str) -> Self {
-        let mut search = self.from_the_beginning();
+        let mut search = self.newest();
         search.labels.remove(key);
         search
     }
@@ -209,7 +209,7 @@ impl Search {
     }
 
     /// The first page.
-    pub fn from_the_beginning(&self) -> Self {
+    pub fn newest(&self) -> Self {
         self.older("")
     }
 
@@ -251,7 +251,7 @@ impl Search {
 
     /// What that is which somebody has typed: a ticket, a label, a state or a kind. People mistype, and are told so on the page.
     fn seek(self, text: &str) -> Result<Asked, Status> {
-        let mut search = self.from_the_beginning();
+        let mut search = self.newest();
         if let Ok(ticket) = text.parse::<JobId>() {
             return Ok(Asked::Elsewhere(format!("/jobs/{ticket}")));
         }

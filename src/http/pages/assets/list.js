@@ -9,8 +9,9 @@ import { follow } from "./stream.js"
 
 /** How many lines there are at most. */
 const ROWS_MAX = 250
-/** How many new lines are made in one frame, so that none takes long. */
-const NEW_ROWS_PER_FRAME = 25
+/** How many lines are changed, and how many are made, in one frame, so that none takes long. The others have their turn next. */
+const CHANGED_PER_FRAME = 30
+const MADE_PER_FRAME = 15
 /** How long what has left stays, in milliseconds. */
 const LEAVING = 6000
 
@@ -111,14 +112,14 @@ export class List {
   }
 
   #draw() {
-    let made = 0
+    let [changed, made] = [0, 0]
     for (const [id, job] of this.#changed) {
+      if (changed === CHANGED_PER_FRAME || made === MADE_PER_FRAME) break
       const row = this.#byId.get(id)
       if (row) {
         row.show(job, this.served)
         this.#known.set(id, job)
-      } else if (made === NEW_ROWS_PER_FRAME) {
-        continue
+        changed += 1
       } else if (!this.#take(job)) {
         made += 1
       }
