@@ -84,6 +84,7 @@ impl Engine {
     pub fn enlist(&self, worker: &Worker) -> Place {
         // As many may lie in it as the worker has offered slots.
         let (sender, mailbox) = unbounded_channel();
+        self.shared().roll.note(worker);
         let taker = Taker { worker: worker.clone(), mailbox: sender };
         let id = self.shared().dispatch.enlist(&worker.kinds, taker, !worker.in_process);
         let (name, in_process) = (worker.name.clone(), worker.in_process);
@@ -134,7 +135,7 @@ impl Place {
                 return Ok(leased);
             }
             let leased = self.mailbox.recv().await;
-            self.arrive(leased.ok_or_else(|| Error::stopping())?);
+            self.arrive(leased.ok_or_else(Error::stopping)?);
         }
     }
 

@@ -30,9 +30,4 @@ impl Engine {
             workers: shared.dispatch.elsewhere(),
         }
     }
-
-    /// Whether there is somebody now who runs jobs of this kind, here or elsewhere.
-    pub fn is_served(&self, kind: &str) -> bool {
-        self.shared().dispatch.serves(kind)
-    }
 }

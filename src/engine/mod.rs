@@ -65,6 +65,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
+use workers::Roll;
 
 /// What is set for an engine.
 #[derive(Clone, Debug)]
@@ -143,6 +144,7 @@ struct Shared {
     /// Where they run, for those that the commit thread sends.
     runtime: Handle,
     stop: Arc<Stop>,
+    roll: Roll,
 }
 
 impl Engine {
@@ -163,6 +165,7 @@ impl Engine {
             chance,
             runtime: Handle::current(),
             stop: Arc::default(),
+            roll: Roll::default(),
             committer: OnceLock::new(),
             hub: Arc::default(),
             changes: Arc::default(),

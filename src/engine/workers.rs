@@ -3,7 +3,9 @@
 //! It decides nothing: who gets a job is told by `dispatch`, which knows no names.
 
 use super::{Engine, Worker};
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// How many workers are told of by name: more than anybody reads.
 pub const WORKERS_MAX: usize = 200;
@@ -26,7 +28,8 @@ pub struct Present {
     pub name: String,
     /// They run in this very process.
     pub in_process: bool,
-    /// What they can run; nothing is known of one that only holds jobs and asks for no more just now.
+    /// What they can run. Of one that only holds jobs and asks for no more just now it is what it asked for last, and nothing
+    /// where that was before this process began.
     pub kinds: BTreeSet<String>,
     /// How many streams or calls for work they have.
     pub places: usize,
@@ -39,18 +42,63 @@ pub struct Present {
 /// Whose jobs are whose: workers elsewhere may call themselves as one in this process does.
 pub type Holders = HashMap<(bool, String), usize>;
 
+/// How many names are remembered. Past it all are forgotten, and each is known again when it asks for work.
+const NAMES_MAX: usize = 10_000;
+
+/// What workers can run, by their names: one that has as many jobs as it can run does not always ask for more.
+#[derive(Debug, Default)]
+pub struct Roll {
+    here: Mutex<HashMap<String, Kinds>>,
+    elsewhere: Mutex<HashMap<String, Kinds>>,
+}
+
+type Kinds = Arc<[String]>;
+
+impl Roll {
+    /// A worker asks for work.
+    pub fn note(&self, worker: &Worker) {
+        let mut known = self.side(worker.in_process).lock();
+        if known.get(&worker.name).is_some_and(|kinds| *kinds == worker.kinds) {
+            return;
+        }
+        if known.len() >= NAMES_MAX {
+            known.clear();
+        }
+        known.insert(worker.name.clone(), Arc::clone(&worker.kinds));
+    }
+
+    fn kinds(&self, in_process: bool, name: &str) -> Option<Kinds> {
+        self.side(in_process).lock().get(name).cloned()
+    }
+
+    fn side(&self, in_process: bool) -> &Mutex<HashMap<String, Kinds>> {
+        if in_process { &self.here } else { &self.elsewhere }
+    }
+}
+
 impl Engine {
     /// Who is there now. It goes through all workers and leases.
     pub fn workers(&self) -> Workers {
         let shared = self.shared();
         let takers = shared.dispatch.present();
         let holders = shared.leases.holders();
-        gather(takers.iter().map(|(taker, free)| (&taker.worker, *free)), holders, WORKERS_MAX)
+        let takers = takers.iter().map(|(taker, free)| (&taker.worker, *free));
+        gather(takers, holders, &shared.roll, WORKERS_MAX)
+    }
+
+    /// Whether somebody runs jobs of this kind, here or elsewhere, be it one who has no slot free just now.
+    pub fn is_served(&self, kind: &str) -> bool {
+        self.shared().dispatch.serves(kind) || self.workers().kinds.contains(kind)
     }
 }
 
 /// Puts together what belongs to one name.
-fn gather<'a>(takers: impl Iterator<Item = (&'a Worker, usize)>, holders: Holders, most: usize) -> Workers {
+fn gather<'a>(
+    takers: impl Iterator<Item = (&'a Worker, usize)>,
+    holders: Holders,
+    roll: &Roll,
+    most: usize,
+) -> Workers {
     let mut named: BTreeMap<(bool, String), Present> = BTreeMap::new();
     let mut kinds = BTreeSet::new();
     for (worker, free) in takers {
@@ -67,7 +115,13 @@ fn gather<'a>(takers: impl Iterator<Item = (&'a Worker, usize)>, holders: Holder
         }
     }
     for ((in_process, name), jobs) in holders {
-        named.entry((!in_process, name)).or_default().jobs += jobs;
+        let asked_for = roll.kinds(in_process, &name);
+        let present = named.entry((!in_process, name)).or_default();
+        present.jobs += jobs;
+        if let Some(asked_for) = asked_for.filter(|_| present.places == 0) {
+            present.kinds.extend(asked_for.iter().cloned());
+            kinds.extend(asked_for.iter().cloned());
+        }
     }
     let more = named.len().saturating_sub(most);
     let named = named.into_iter().take(most);
@@ -93,7 +147,7 @@ mod tests {
         let (one, two) = (worker("gpu", &["chat"], false), worker("gpu", &["chat", "draw"], false));
         let holders = Holders::from([((false, "gpu".to_owned()), 3)]);
 
-        let workers = gather([(&one, 1), (&two, 4)].into_iter(), holders, 9);
+        let workers = gather([(&one, 1), (&two, 4)].into_iter(), holders, &Roll::default(), 9);
 
         let kinds = set(&["chat", "draw"]);
         let gpu = Present {
@@ -111,7 +165,7 @@ mod tests {
     fn one_that_asks_for_no_more_is_there_while_it_holds_jobs() {
         let holders = Holders::from([((false, "busy".to_owned()), 2)]);
 
-        let workers = gather([].into_iter(), holders, 9);
+        let workers = gather([].into_iter(), holders, &Roll::default(), 9);
 
         assert_eq!(workers.named.len(), 1);
         assert_eq!(
@@ -121,11 +175,34 @@ mod tests {
     }
 
     #[test]
+    fn one_that_has_no_slot_free_still_serves_its_kinds() {
+        let roll = Roll::default();
+        roll.note(&worker("pool", &["simulate", "summarize"], true));
+        roll.note(&worker("gone", &["draw"], false));
+        let holders = Holders::from([((true, "pool".to_owned()), 4)]);
+
+        let workers = gather([].into_iter(), holders, &roll, 9);
+
+        assert_eq!(workers.kinds, set(&["simulate", "summarize"]));
+        assert_eq!(workers.named[0].kinds, workers.kinds);
+    }
+
+    #[test]
+    fn no_more_names_are_remembered_than_the_limit() {
+        let roll = Roll::default();
+        for number in 0..=NAMES_MAX {
+            roll.note(&worker(&format!("w{number}"), &["draw"], false));
+        }
+
+        assert_eq!(roll.elsewhere.lock().len(), 1);
+    }
+
+    #[test]
     fn one_elsewhere_that_has_the_pool_s_name_is_another_worker() {
         let (own, other) = (worker("pool", &["simulate"], true), worker("pool", &["chat"], false));
         let holders = Holders::from([((true, "pool".to_owned()), 2), ((false, "pool".to_owned()), 1)]);
 
-        let workers = gather([(&other, 1), (&own, 6)].into_iter(), holders, 9);
+        let workers = gather([(&other, 1), (&own, 6)].into_iter(), holders, &Roll::default(), 9);
 
         let told: Vec<_> = workers.named.iter().map(|one| (one.in_process, one.jobs, one.free)).collect();
         assert_eq!(told, [(true, 2, 6), (false, 1, 1)]);
@@ -136,7 +213,7 @@ mod tests {
         let all: Vec<Worker> =
             (0..5).map(|number| worker(&format!("w{number}"), &[&format!("k{number}")], false)).collect();
 
-        let workers = gather(all.iter().map(|worker| (worker, 1)), Holders::new(), 2);
+        let workers = gather(all.iter().map(|worker| (worker, 1)), Holders::new(), &Roll::default(), 2);
 
         let names: Vec<&str> = workers.named.iter().map(|one| one.name.as_str()).collect();
         assert_eq!((names, workers.more), (vec!["w0", "w1"], 3));

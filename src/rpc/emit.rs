@@ -83,7 +83,7 @@ impl Session {
             }
             if self.heard_all || self.closing {
                 self.finish().await;
-                let end = self.closing.then(|| Error::stopping());
+                let end = self.closing.then(Error::stopping);
                 let last = self.answer().map(Ok);
                 return last.or_else(|| end.map(|error| Err(status::status(&error))));
             }

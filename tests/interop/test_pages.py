@@ -7,9 +7,9 @@ import urllib.parse
 
 import pytest
 from client import Job, history, start, status
-from conftest import WAIT
+from conftest import WAIT, until
 from google.protobuf import json_format
-from longhaul.v1 import worker_service_pb2
+from longhaul.v1 import job_service_pb2, worker_service_pb2
 from test_ai import BROWSER, HOSTILE, NO_SUCH_JOB, call, ended, leased, page
 
 FORM = "application/x-www-form-urlencoded"
@@ -138,6 +138,21 @@ def test_why_a_job_waits_is_said(server, waiting):
     job, _ = waiting
 
     assert "No worker serves the kind nobody-does-this" in read(server, job.id).ids["queue"]
+
+
+def test_a_kind_whose_workers_are_all_busy_is_served(start_server):
+    server = start_server()
+    jobs = [start(server, {"seconds": 60}) for _ in range(5)]
+    waiting = lambda: [job for job in jobs if status(server, job).state == Job.PENDING]
+    until(lambda: len(waiting()) == 1, "four that run")
+    [waits] = waiting()
+
+    shown, overview = read(server, waits.id), json.loads(call(server, "GET", "/overview").text)
+
+    assert "No worker" not in shown.ids["queue"] and {"simulate", "summarize"} <= set(overview["servedKinds"])
+    assert "No worker" not in Page(call(server, "GET", "/", accept=BROWSER).text).text
+    for job in jobs:
+        server.jobs.CancelJob(job_service_pb2.CancelJobRequest(job_id=job.id), timeout=WAIT)
 
 
 def test_an_error_of_a_browser_is_a_page(server):

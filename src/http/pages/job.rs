@@ -9,6 +9,7 @@ use crate::job::{Body, Event, Failure, Job, LogLevel, Snapshot, State, StateChan
 use crate::wire::reply;
 use http::StatusCode;
 use maud::{Markup, html};
+use std::collections::BTreeMap;
 
 /// How much of an input or a result is shown.
 const SHOWN_BYTES_MAX: usize = 64 << 10;
@@ -285,14 +286,10 @@ fn facts(snapshot: &Snapshot) -> Markup {
             @if let Some(lease) = &job.lease { (lease.worker) }
         }
         dt { "Metrics" } dd #metrics {
-            @let mut metrics: Vec<_> = snapshot.live.metrics.iter().collect();
-            @let _ = metrics.sort_by_key(|(name, _)| *name);
-            @for (name, value) in metrics { span.pair { (name) " " (value) } }
+            @for (name, value) in snapshot.live.metrics.iter().collect::<BTreeMap<_, _>>() { span.pair { (name) " " (value) } }
         }
         dt { "Labels" } dd #labels {
-            @let mut labels: Vec<_> = snapshot.labels.iter().collect();
-            @let _ = labels.sort();
-            @for (name, value) in labels { span.pair { (name) "=" (value) } }
+            @for (name, value) in snapshot.labels.iter().collect::<BTreeMap<_, _>>() { span.pair { (name) "=" (value) } }
         }
         dt { "Priority" } dd #priority { (job.options.priority) }
         @if let Some(concurrency) = &job.options.concurrency {

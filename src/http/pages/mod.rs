@@ -25,6 +25,7 @@ use super::problem::Problem;
 use super::routes::{Route, route};
 use crate::api;
 use crate::engine::Parts;
+use crate::job::State;
 use crate::proto::start_job_request::Payload;
 use crate::proto::{CancelJobRequest, CountJobsRequest, DeleteJobRequest, RetryJobRequest, StartJobRequest};
 use crate::wire::status;
@@ -154,7 +155,7 @@ async fn job(api: &api::Jobs, token: &Token, ticket: &str, head: &Head) -> Resul
     }
     let snapshot = api.parts(ticket, Parts::FULL).await?;
     let past = past::past(api, &snapshot.job).await?;
-    let is_served = api.is_served(&snapshot.job.kind);
+    let is_served = snapshot.job.state != State::Pending || api.is_served(&snapshot.job.kind);
     let token = token.clone();
     Ok(api::show(snapshot, move |snapshot| job::page(snapshot, &past, &token, is_served)).await?)
 }
