@@ -70,14 +70,13 @@ pub struct Taker {
 }
 
 impl Engine {
-    /// Leases up to `count` ready jobs, and waits until there is one. Cancel safe.
+    /// Leases up to `count` ready jobs for somebody who will not ask again, and waits until there is one. Cancel safe. What more
+    /// had been claimed for them is given back.
     pub async fn lease(&self, worker: &Worker, count: usize) -> Result<Vec<Leased>, Error> {
         let mut place = self.enlist(worker);
-        place.offer(count);
-        let first = place.next().await?;
-        // What came now would only be given back.
+        let leased = place.lease(count).await?;
         place.offer(0);
-        Ok(std::iter::once(first).chain(std::iter::from_fn(|| place.more())).collect())
+        Ok(leased)
     }
 
     /// Takes in a worker, which gets nothing before it offers a slot.
@@ -119,6 +118,14 @@ impl Place {
         if let Some(round) = shared.dispatch.offer(self.id, free, held) {
             claim(shared, round);
         }
+    }
+
+    /// Takes up to `count` jobs, and waits until there is one. Cancel safe. What more comes for the slots that are left lies
+    /// ready for the next call; where this one is dropped before it has any, no more is claimed.
+    pub async fn lease(&mut self, count: usize) -> Result<Vec<Leased>, Error> {
+        self.offer(count);
+        let asking = Asking(Some(self));
+        asking.leased().await
     }
 
     /// Waits for a job. Cancel safe.
@@ -169,6 +176,27 @@ impl Place {
     /// Gives back leases that the worker cannot take after all; nothing has happened to their jobs.
     pub fn give_up(&self, tokens: Vec<LeaseToken>) {
         give_up(self.engine.shared(), tokens);
+    }
+}
+
+/// Somebody waits at a place. Whoever stops waiting takes nothing.
+struct Asking<'a>(Option<&'a mut Place>);
+
+impl Asking<'_> {
+    async fn leased(mut self) -> Result<Vec<Leased>, Error> {
+        let Some(place) = &mut self.0 else { return Ok(Vec::new()) };
+        let first = place.next().await?;
+        let leased = std::iter::once(first).chain(std::iter::from_fn(|| place.more())).collect();
+        self.0 = None;
+        Ok(leased)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = &self.0 {
+            place.offer(0);
+        }
     }
 }
 

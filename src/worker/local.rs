@@ -1,33 +1,39 @@
 //! Jobs of the engine in this very process.
 
 use super::source::{Assignment, Error, JobSource, LeasedJob};
-use crate::engine::{Engine, Leased, Worker};
+use crate::engine::{Engine, Leased, Place, Worker};
 use crate::job::{Failure, LeaseToken, LogLine, Metrics, Progress, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 /// The engine as a source of jobs.
 #[derive(Clone, Debug)]
 pub struct LocalSource {
     engine: Engine,
     name: String,
+    /// Kept from one call to the next: of many jobs that come at once, those that were claimed behind the first lie ready here.
+    place: Arc<Mutex<Option<Place>>>,
 }
 
 impl LocalSource {
     /// Leases jobs from `engine` under this name.
     pub fn new(engine: Engine, name: impl Into<String>) -> Self {
-        Self { engine, name: name.into() }
+        Self { engine, name: name.into(), place: Arc::default() }
     }
 }
 
 #[async_trait]
 impl JobSource for LocalSource {
     async fn lease(&self, kinds: &Arc<[String]>, count: usize) -> Result<Vec<LeasedJob>, Error> {
-        let worker =
-            Worker { name: self.name.clone(), kinds: Arc::clone(kinds), in_process: true, term: None };
-        Ok(self.engine.lease(&worker, count).await?.into_iter().map(leased_job).collect())
+        let mut place = self.place.lock().await;
+        let place = place.get_or_insert_with(|| {
+            let (name, kinds) = (self.name.clone(), Arc::clone(kinds));
+            self.engine.enlist(&Worker { name, kinds, in_process: true, term: None })
+        });
+        Ok(place.lease(count).await?.into_iter().map(leased_job).collect())
     }
 
     fn report(&self, token: &LeaseToken, progress: Option<Progress>, metrics: Metrics) -> Result<(), Error> {
@@ -62,6 +68,10 @@ impl JobSource for LocalSource {
 
     fn now(&self) -> Timestamp {
         self.engine.now()
+    }
+
+    async fn drain(&self) {
+        self.place.lock().await.take();
     }
 
     async fn interrupt(&self, token: &LeaseToken) -> Result<(), Error> {

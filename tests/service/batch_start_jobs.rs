@@ -1,6 +1,7 @@
 //! Many jobs in one step: all of them, or none.
 
 use crate::support::*;
+use longhaul::processor;
 use longhaul::proto::*;
 use tonic::Code;
 
@@ -41,6 +42,23 @@ async fn its_jobs_are_done() {
             states(&to_the_end(ok(client.watch_job(watch(job, 0))).await).await).last(),
             Some(&job::State::Succeeded)
         );
+    }
+}
+
+#[tokio::test]
+async fn each_of_a_burst_is_begun_once() {
+    let server = Server::with(processor::built_in(), |options| options.slots = Some(120)).await;
+    let mut client = server.client().await;
+
+    let slow = |_| start("simulate", r#"{"seconds": 60}"#);
+    let jobs = ok(client.batch_start_jobs(batch((0..100).map(slow)))).await.jobs;
+    for job in &jobs {
+        reach(&mut client, job, job::State::Running).await;
+    }
+
+    for job in &jobs {
+        let steps = history(&mut client, job).await;
+        assert_eq!(states(&steps), [job::State::Pending, job::State::Running]);
     }
 }
 

@@ -37,6 +37,8 @@ impl StalledServer {
             scrapes: http::Scrapes::new(engine.clone(), Arc::new(Metrics::new(engine.now(), &[], 0, &[]))),
             refusals: Refusals::default(),
             ai_kind: "simulate".into(),
+            token: http::Token::new([1, 2]),
+            overviews: http::Overviews::new(engine.clone(), Arc::default(), engine.now()),
         };
         let service = services.beside(http);
         tokio::spawn(edge::serve(
