@@ -1,0 +1,84 @@
+// How the pages look to whom: to axe in every state and look, which the same walk takes a picture of; and what they weigh.
+
+import axe from "axe-core"
+import assert from "node:assert/strict"
+import { statSync } from "node:fs"
+import { after, before, test } from "node:test"
+import { Chromium } from "./chromium.mjs"
+import { pictures, settled } from "./screenshots.mjs"
+import { Server } from "./server.mjs"
+
+/** What a page may weigh with all that it loads. */
+const BYTES_MAX = 100 * 1024
+const IMPACTS = ["serious", "critical"]
+
+let server, chromium
+before(async () => {
+  [server, chromium] = await Promise.all([Server.start("--slots", "24"), Chromium.start()])
+})
+after(async () => {
+  await chromium?.stop()
+  await server?.stop()
+})
+
+/** What axe finds on a page that somebody could not use. */
+async function findings(page) {
+  // Past the page's own policy, which would let nothing of this in.
+  if (!await page.evaluate(() => "axe" in window)) await page.evaluate(axe.source)
+  const { violations } = await page.evaluate(() => window.axe.run({ resultTypes: ["violations"] }))
+  return violations.filter(({ impact }) => IMPACTS.includes(impact)).flatMap(({ id, help, nodes }) =>
+    nodes.map(({ html, failureSummary }) => `${id}: ${help}: ${html.slice(0, 200)} ${failureSummary}`))
+}
+
+test("every page can be used by everybody, in every state, light and dark, wide and narrow, and fits", async () => {
+  const found = {}
+  const files = await pictures(server, chromium, async (page, name) => {
+    const problems = await findings(page)
+    const beyond = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)
+    if (beyond > 0) problems.push(`it is ${beyond} pixels wider than the window`)
+    if (problems.length) found[name] = problems
+  })
+
+  assert.deepEqual(found, {})
+  assert.ok(files.length >= 4 * 8)
+  for (const file of files) assert.ok(statSync(file).size > 5_000, `${file} shows something`)
+})
+
+test("what nobody could read or name would be found", async () => {
+  const { page, close } = await chromium.reader()
+  await page.setContent("<html lang=en><title>t</title><main><h1>t</h1><p style='color: #eee; background: #fff'>pale<p><img src=x><button></button>")
+
+  const found = (await findings(page)).map(finding => finding.split(":")[0])
+
+  assert.deepEqual(found.sort(), ["button-name", "color-contrast", "image-alt"])
+  await close()
+})
+
+for (const [name, path] of [["a job's page", async () => `/jobs/${await worked()}`], ["the dashboard", () => "/"]]) {
+  test(`${name} weighs less than 100 KiB with all that it loads`, async () => {
+    const { page, context, trouble, close } = await chromium.reader()
+    const network = await context.newCDPSession(page)
+    const weights = new Map()
+    const add = ({ requestId, encodedDataLength }) => weights.set(requestId, (weights.get(requestId) ?? 0) + encodedDataLength)
+    // A watch does not finish: what has come of it counts as it comes.
+    network.on("Network.dataReceived", add)
+    network.on("Network.responseReceived", ({ requestId, response }) => add({ requestId, ...response }))
+    network.on("Network.loadingFinished", ({ requestId, encodedDataLength }) => weights.set(requestId, encodedDataLength))
+    await network.send("Network.enable")
+
+    await settled(page, server.url + await path())
+    await page.waitForLoadState("load")
+
+    const weight = [...weights.values()].reduce((sum, bytes) => sum + bytes, 0)
+    assert.ok(weights.size >= 4, `it loads ${weights.size} files`)
+    assert.ok(weight > 5_000 && weight < BYTES_MAX, `${weight} bytes`)
+    trouble.none(server)
+    await close()
+  })
+}
+
+async function worked() {
+  const id = await server.api.start("simulate", { prompt: "a few words of output", seconds: 0 })
+  await server.api.ended(id)
+  return id
+}
