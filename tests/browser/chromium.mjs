@@ -46,7 +46,8 @@ export class Chromium {
   /** Tabs of one window, of which only the one in front is shown. */
   async tabs() {
     const [context] = this.browser.contexts()
-    return { context, trouble: await watch(context) }
+    this.trouble ??= await watch(context)
+    return { context, trouble: this.trouble }
   }
 
   async stop() {

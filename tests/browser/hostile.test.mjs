@@ -40,7 +40,7 @@ after(async () => {
 function everything(end) {
   return [
     ...CLASSICS.flatMap(text => [{ stage: text.slice(0, 128) }, { log: text, level: "error" }, { output: text }]),
-    { output: ALL, channel: "<img src=x onerror=hacked('channel')>" }, { output: LONG + ODD + NUL },
+    { output: "\uFEFFa mark that begins a text", channel: "mark" }, { output: ALL, channel: "<img src=x onerror=hacked('channel')>" }, { output: LONG + ODD + NUL },
     { output: `${LONG} ${ODD} ${NUL}`, channel: "reasoning" }, { log: LONG }, { log: ODD }, { log: NUL }, { stage: ODD },
     { progress: 0.5, unit: "<img src=x onerror=hacked(0)>", completed: 1, total: 2, metrics: { "<b onload=hacked(1)>": 1 } }, ...end,
   ]
@@ -116,8 +116,7 @@ test("hostile jobs are text on the dashboard, with a script and without, and so 
 
 test("a script, a style, a request and an error would be told", async () => {
   const id = await server.api.start("unserved", {})
-  const { page, trouble, close } = await chromium.reader()
-  for (const provoke of [
+  await Promise.all([
     () => document.body.append(Object.assign(document.createElement("script"), { textContent: "hacked('inline')" })),
     () => document.body.setAttribute("style", "color: red"),
     () => { document.body.innerHTML = "<b>markup</b>" },
@@ -126,7 +125,8 @@ test("a script, a style, a request and an error would be told", async () => {
     () => console.error("something is wrong"),
     () => setTimeout(() => { throw new Error("nobody catches this") }),
     () => setTimeout(() => alert("a dialog")),
-  ]) {
+  ].map(async provoke => {
+    const { page, trouble, close } = await chromium.reader()
     await page.goto(`${server.url}/jobs/${id}`)
     trouble.none(server)
 
@@ -135,9 +135,8 @@ test("a script, a style, a request and an error would be told", async () => {
 
     await until(() => trouble.seen.length > 0, `${provoke} is told`)
     assert.throws(() => trouble.none(server))
-    trouble.seen.length = 0
-  }
-  await close()
+    await close()
+  }))
 })
 
 test("markup that got into a page would be found", async () => {

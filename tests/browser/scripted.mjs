@@ -1,17 +1,18 @@
-// A program of the child protocol that does what its input says: for each attempt a list of messages, which it writes one after
-// the other, and of two steps of its own: {"wait": FILE} stands until that file is there, {"exit": CODE} ends it.
+// A program of the child protocol that does what its input says: for each attempt a list of messages, the last one for all
+// further ones. It writes one after the other, and of three steps of its own: {"wait": FILE} stands until that file is there, {"line": TEXT} writes a line as it is,
+// {"exit": CODE} ends it.
 
 import { existsSync, readFileSync, writeSync } from "node:fs"
 
 const AGAIN = 10
 const { attempt, input } = JSON.parse(readFileSync(0, "utf8"))
-for (const step of input.attempts[attempt - 1]) {
+for (const step of input.attempts[Math.min(attempt, input.attempts.length) - 1]) {
   if (step.wait !== undefined) {
     while (!existsSync(step.wait)) await new Promise(again => setTimeout(again, AGAIN))
   } else if (step.exit !== undefined) {
     process.exit(step.exit)
   } else {
-    write(JSON.stringify(step) + "\n")
+    write(`${step.line ?? JSON.stringify(step)}\n`)
   }
 }
 

@@ -78,7 +78,7 @@ export async function tellsTheTruth(api, page, id, read = text => text) {
   const { input, result, failure: why, timeline: steps, ...rest } = truth
   await until(async () => {
     const { word, input: given, result: returned, failure, timeline, ...seen } = await shown(page)
-    assert.deepEqual(texts(seen, read), texts(rest, read))
+    same(texts(seen, read), texts(rest, read))
     assert.equal(word.toUpperCase(), truth.state)
     assert.deepEqual(JSON.parse(given), input)
     assert.deepEqual(returned === undefined ? undefined : JSON.parse(returned), result)
@@ -88,6 +88,21 @@ export async function tellsTheTruth(api, page, id, read = text => text) {
     return true
   }, "the page shows what the API tells")
   return truth
+}
+
+/** As deepEqual, but of two long texts it says only where they part. */
+function same(seen, truth, where = "the page") {
+  if (typeof seen === "string" && typeof truth === "string" && seen !== truth) {
+    const from = Math.max(0, [...seen].findIndex((letter, at) => letter !== [...truth][at]) - 20)
+    const [shows, tells] = [seen, truth].map(text => JSON.stringify([...text].slice(from, from + 80).join("")))
+    assert.fail(`${where} shows from ${from} on ${shows} of ${seen.length}, and the API tells ${tells} of ${truth.length}`)
+  }
+  if (typeof seen !== "object" || typeof truth !== "object") {
+    assert.deepEqual(seen, truth, `${where} shows ${seen}, and the API tells ${truth}`)
+    return
+  }
+  assert.deepEqual(Object.keys(seen).sort(), Object.keys(truth).sort(), where)
+  for (const name of Object.keys(seen)) same(seen[name], truth[name], `${where}.${name}`)
 }
 
 function texts(value, read) {
