@@ -15,7 +15,8 @@ import { WAIT, until, within } from "./api.mjs"
 
 const FLAGS = [
   "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-port=0",
+  "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars",
+  "--remote-debugging-port=0",
 ]
 const WIDE = { width: 1280, height: 800 }
 

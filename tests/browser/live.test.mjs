@@ -124,7 +124,6 @@ test("an attempt that fails voids its output on the page, which says why", async
   assert.match(why, /attempt 1|first attempt/i)
   assert.match(why, /NO_LUCK|no luck|the first never works/)
   going.open()
-  await server.api.ended(id)
   await tellsTheTruth(server.api, page, id)
   trouble.none(server)
   await close()
@@ -152,7 +151,6 @@ test("a page goes on by itself over a crash of the server, and tells the truth i
   await until(async () => await connection(page) === "live", "the page is live again")
   await until(async () => await fraction(page) === 0.6, "the second attempt is shown")
   going.open()
-  await server.api.ended(id)
 
   const told = await tellsTheTruth(server.api, page, id)
   assert.deepEqual([told.state, told.attempt, told.output], ["SUCCEEDED", "2", "one two three"])
@@ -194,7 +192,6 @@ test("a hidden page holds no connection, and misses nothing once it is shown", a
 
   await until(async () => await text(page, "#output") === "before while hidden ", "what was missed is there")
   gates[1].open()
-  await server.api.ended(id)
   await tellsTheTruth(server.api, page, id)
   trouble.none(server)
   await Promise.all([page.close(), cover.close()])

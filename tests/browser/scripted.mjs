@@ -1,6 +1,6 @@
 // A program of the child protocol that does what its input says: for each attempt a list of messages, the last one for all
-// further ones. It writes one after the other, and of three steps of its own: {"wait": FILE} stands until that file is there, {"line": TEXT} writes a line as it is,
-// {"exit": CODE} ends it.
+// further ones. It writes one after the other, and has three steps of its own: {"wait": FILE} stands until that file is there,
+// {"line": TEXT} writes a line as it is, {"exit": CODE} ends it.
 
 import { existsSync, readFileSync, writeSync } from "node:fs"
 

@@ -72,8 +72,9 @@ export function shown(page) {
   })
 }
 
-/** Makes sure that a page shows what the API tells of a job that has ended. `read` is what of a text the page's parser keeps. */
+/** Waits until a job has ended and makes sure that a page shows what the API tells of it. `read` is what of a text the page's parser keeps. */
 export async function tellsTheTruth(api, page, id, read = text => text) {
+  await api.ended(id)
   const truth = await told(api, id)
   const { input, result, failure: why, timeline: steps, ...rest } = truth
   await until(async () => {
