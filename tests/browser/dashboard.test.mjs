@@ -108,7 +108,8 @@ for (const javaScriptEnabled of [true, false]) {
     await until(async () => assert.deepEqual(await listed(page), [mine.id]) ?? true, "a reload keeps the filter")
     await page.click(`${row(mine.id)} a`)
     await page.waitForURL(`${server.url}/jobs/${mine.id}`)
-    await page.goBack()
+    // Out of its memory the browser brings a page back without loading it.
+    await page.goBack({ waitUntil: "commit" })
     await until(async () => assert.deepEqual(await listed(page), [mine.id]) ?? true, "so does the way back")
 
     await page.fill("#filter [name=q]", mine.id)
