@@ -33,6 +33,16 @@ export class Api {
     return jobs.map(job => job.id)
   }
 
+  /** Starts a job for each of these requests, each once the one before runs, as they come in life; returns their tickets. */
+  async startEach(requests) {
+    const ids = []
+    for (const { kind, input, ...more } of requests) {
+      ids.push(await this.start(kind, input, more))
+      await this.is(ids.at(-1), "RUNNING", ...FINAL)
+    }
+    return ids
+  }
+
   /** A `scripted` job, which does in its attempts what these lists say; see `scripted.mjs`. */
   script(attempts, more = {}) {
     const retryPolicy = { maximumAttempts: attempts.length, initialInterval: "0.1s", maximumInterval: "0.1s" }

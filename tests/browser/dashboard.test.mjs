@@ -217,7 +217,7 @@ test("a page of a list leads on to what is older, and each job is on one page", 
 
 test(`${MANY} running jobs move, each in its own row, and little more than their bars changes`, async () => {
   const input = { seconds: 120, steps: 240, output: false }
-  const ids = await server.api.startAll(Array.from({ length: MANY }, () => ({ kind: "simulate", input })))
+  const ids = await server.api.startEach(Array.from({ length: MANY }, () => ({ kind: "simulate", input })))
   await until(async () => {
     const { counts } = await server.api.call("GET", "/jobs:count?kinds=simulate")
     return counts.some(({ state, jobs }) => state === "RUNNING" && Number(jobs) === MANY)

@@ -95,10 +95,12 @@ for (const [how, end, state] of [["succeeds", RETURNS, "SUCCEEDED"], ["fails", F
 test("hostile jobs are text on the dashboard, with a script and without, and so is what was searched for", async () => {
   const gate = server.gate("dashboard")
   const running = await server.api.script([[...everything([]), { wait: gate.file }]], { labels: LABELS })
-  const queries = ["", "show=all", ...CLASSICS.flatMap(text => ["q", "kind", "label", "pageToken"].map(name => `${name}=${encodeURIComponent(text)}`))]
+  const queries = ["", "show=all", ...["q", "kind", "label", "pageToken"].map(name => `${name}=${encodeURIComponent(ALL)}`)]
 
   for (const javaScriptEnabled of [true, false]) {
     const { page, trouble, close } = await chromium.reader({ javaScriptEnabled })
+    // It may well refuse them; the page that says so is one of ours, too.
+    trouble.allow(/status of 400/)
     for (const query of queries) {
       await page.goto(`${server.url}/?${query}`)
       await noMarkup(page)

@@ -11,14 +11,14 @@ import { Server } from "./server.mjs"
 import { crowd, jobs } from "./stage.mjs"
 
 const FOLDER = fileURLToPath(new URL("../../target/screenshots/", import.meta.url))
-const LOOKS = [
+export const LOOKS = [
   { colorScheme: "light", width: 1280 }, { colorScheme: "dark", width: 1280 }, { colorScheme: "light", width: 390 },
   { colorScheme: "dark", width: 390 },
 ]
 
-/** Lets `visit` see a reader's window in each look. */
-async function eachLook(chromium, visit) {
-  for (const { colorScheme, width } of LOOKS) {
+/** Lets `visit` see a reader's window in each of these looks. */
+async function eachLook(chromium, looks, visit) {
+  for (const { colorScheme, width } of looks) {
     const reader = await chromium.reader({ colorScheme, viewport: { width, height: width > 600 ? 900 : 844 } })
     await visit(reader, `${width > 600 ? "wide" : "narrow"}-${colorScheme}`)
     await reader.close()
@@ -33,11 +33,11 @@ export async function settled(page, url) {
   await page.evaluate(() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn))))
 }
 
-/** Takes all pictures, and lets `look` see each page; returns their files. */
-export async function pictures(server, chromium, look = async () => {}) {
+/** Takes pictures in these looks, and lets `look` see each page; returns their files. */
+export async function pictures(server, chromium, looks = LOOKS, look = async () => {}) {
   mkdirSync(FOLDER, { recursive: true })
   const files = []
-  const take = paths => eachLook(chromium, async ({ page }, how) => {
+  const take = paths => eachLook(chromium, looks, async ({ page }, how) => {
     for (const [name, path] of Object.entries(paths)) {
       await settled(page, server.url + path)
       await look(page, `${name}-${how}`)

@@ -21,7 +21,7 @@ const SHOWN_MAX = 100
 /** Frames and long tasks of a dashboard whose bars are live. */
 async function frames(server, chromium) {
   const input = { seconds: 600, steps: 1200, output: false }
-  await server.api.startAll(Array.from({ length: JOBS }, () => ({ kind: "simulate", input })))
+  await server.api.startEach(Array.from({ length: JOBS }, () => ({ kind: "simulate", input })))
   const { page, close } = await chromium.reader()
   await settled(page, server.url)
   await until(() => page.evaluate(jobs => document.querySelectorAll("#jobs [data-state=RUNNING]").length === jobs, JOBS), "all run")

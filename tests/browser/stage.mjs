@@ -39,13 +39,14 @@ export async function jobs(server) {
 /** Work of several kinds, so that a dashboard has something to show. */
 export async function crowd(server) {
   const simulated = (seconds, chaos = {}) => ({ kind: "simulate", input: { prompt: TEXT, seconds, steps: 20, chaos, seed: 1 } })
-  const requests = [
+  const served = [
     ...Array.from({ length: 12 }, () => simulated(0)),
     ...Array.from({ length: 3 }, () => ({ ...simulated(0, { error: 1 }), options: { retryPolicy: { maximumAttempts: 1 } } })),
     ...Array.from({ length: 8 }, (_, number) => simulated(40 + 7 * number)),
-    ...Array.from({ length: 4 }, () => ({ kind: "translate", input: { text: "Guten Morgen" }, labels: { team: "voice" } })),
   ]
-  await server.api.startAll(requests)
+  const unserved = Array.from({ length: 4 }, () => ({ kind: "translate", input: { text: "Guten Morgen" }, labels: { team: "voice" } }))
+  await server.api.startEach(served)
+  await server.api.startAll(unserved)
   await until(async () => {
     const { counts } = await server.api.call("GET", "/jobs:count?kinds=simulate")
     const of = wanted => Number(counts.find(({ state }) => state === wanted)?.jobs ?? 0)
