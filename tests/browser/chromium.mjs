@@ -12,6 +12,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
 import { WAIT, until, within } from "./api.mjs"
+import { Server } from "./server.mjs"
 
 const FLAGS = [
   "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -57,6 +58,17 @@ export class Chromium {
     process.kill(-this.process.pid, "SIGKILL")
     await this.ended
     await until(() => removed(this.folder), "Chromium's folder is removed")
+  }
+}
+
+/** Runs something with a server of these settings and a Chromium, and ends both whatever comes of it. */
+export async function withBoth(settings, run) {
+  const [server, chromium] = await Promise.all([Server.start(...settings), Chromium.start()])
+  try {
+    return await run(server, chromium)
+  } finally {
+    await chromium.stop()
+    await server.stop()
   }
 }
 

@@ -6,8 +6,7 @@ import { mkdirSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
-import { Chromium } from "./chromium.mjs"
-import { Server } from "./server.mjs"
+import { withBoth } from "./chromium.mjs"
 import { crowd, jobs } from "./stage.mjs"
 
 const FOLDER = fileURLToPath(new URL("../../target/screenshots/", import.meta.url))
@@ -57,8 +56,5 @@ export async function pictures(server, chromium, looks = LOOKS, look = async () 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const { values } = parseArgs({ options: { binary: { type: "string" } } })
   if (values.binary) process.env.LONGHAUL_BINARY = values.binary
-  const [server, chromium] = await Promise.all([Server.start("--slots", "24"), Chromium.start()])
-  console.log((await pictures(server, chromium)).join("\n"))
-  await chromium.stop()
-  await server.stop()
+  console.log((await withBoth(["--slots", "24"], pictures)).join("\n"))
 }

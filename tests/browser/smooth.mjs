@@ -5,9 +5,8 @@
 
 import { parseArgs } from "node:util"
 import { until } from "./api.mjs"
-import { Chromium } from "./chromium.mjs"
+import { withBoth } from "./chromium.mjs"
 import { settled } from "./screenshots.mjs"
-import { Server } from "./server.mjs"
 
 const JOBS = 200
 const SECONDS = 10
@@ -24,7 +23,7 @@ async function frames(server, chromium) {
   await server.api.startEach(Array.from({ length: JOBS }, () => ({ kind: "simulate", input })))
   const { page, close } = await chromium.reader()
   await settled(page, server.url)
-  await until(() => page.evaluate(jobs => document.querySelectorAll("#jobs [data-state=RUNNING]").length === jobs, JOBS), "all run")
+  await until(() => page.evaluate(jobs => document.querySelectorAll("#jobs [data-job][data-state=RUNNING]").length === jobs, JOBS), "all run")
   const measured = await page.evaluate(async seconds => {
     const [frames, tasks] = [[], []]
     let changes = 0
@@ -66,11 +65,8 @@ async function shown(server, chromium) {
 
 const { values } = parseArgs({ options: { binary: { type: "string" } } })
 if (values.binary) process.env.LONGHAUL_BINARY = values.binary
-const [server, chromium] = await Promise.all([Server.start("--slots", String(JOBS + 4)), Chromium.start()])
-const time = await shown(server, chromium)
-const { frames: deltas, tasks, changes } = await frames(server, chromium)
-await chromium.stop()
-await server.stop()
+const { time, frames: deltas, tasks, changes } = await withBoth(["--slots", String(JOBS + 4)], async (server, chromium) =>
+  ({ time: await shown(server, chromium), ...await frames(server, chromium) }))
 
 const at = share => deltas[Math.min(deltas.length - 1, Math.floor(share * deltas.length))]
 const longest = Math.max(0, ...tasks)
