@@ -2,7 +2,7 @@
 
 use super::document::Document;
 use super::forms::Token;
-use super::past::{Past, Tail};
+use super::past::{Past, Tail, shown_text};
 use super::words::{label, lasted, moment, named};
 use crate::http::body::Answer;
 use crate::job::{Body, Event, Failure, Job, LogLevel, Snapshot, State, StateChange};
@@ -204,7 +204,7 @@ fn log(events: &[Event]) -> Markup {
                 ol {
                     @for (event, line) in attempt {
                         li data-sequence=(event.sequence) data-level=(level(line.level)) {
-                            (moment(event.time)) " " span.level { (level(line.level)) } " " span.message { (line.message) }
+                            (moment(event.time)) " " span.level { (level(line.level)) } " " span.message { (shown_text(&line.message)) }
                         }
                     }
                 }

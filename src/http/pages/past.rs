@@ -77,6 +77,11 @@ async fn between(api: &api::Jobs, job: &Job, after: u64, before: u64) -> Result<
     Ok(events)
 }
 
+/// A text as a page can have it: in HTML a NUL is nothing at all.
+pub fn shown_text(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 /// A past, as it is known from the last events of a history, the latest first.
 struct Backwards {
     outputs: Vec<End>,
@@ -164,7 +169,7 @@ impl End {
         }
         let shown = &bytes[from..];
         Tail {
-            text: String::from_utf8_lossy(shown).into_owned(),
+            text: shown_text(&String::from_utf8_lossy(shown)),
             bytes: shown.len() as u64,
             channel: self.channel,
             of: self.of,

@@ -42,7 +42,8 @@ class Tail {
     this.#max = max
     this.#onDrop = onDrop
     this.#ask = oncePerFrame(() => {
-      const follows = isAtEnd(element)
+      // It opens at what has happened last.
+      const follows = this.#fresh || isAtEnd(element)
       if (this.#fresh) element.replaceChildren()
       this.#fresh = false
       for (const entry of this.#waiting.splice(0)) listOf(entry).append(entry)

@@ -81,6 +81,8 @@ const outputs = new Map()
 const writers = new Map()
 /** The failures that ended attempts. @type {Map<number, Failure>} */
 const failures = new Map()
+/** The last event that the snapshot has. */
+let known = 0
 /** The last step to another state that was seen. */
 let changed = 0
 let stage = ""
@@ -104,7 +106,8 @@ function heard(type, message) {
   /** @type {JobEvent} */
   const event = JSON.parse(message.data)
   if (event.snapshot) return begin(event.snapshot.job)
-  serverSays(Date.parse(event.eventTime))
+  // What is older than the snapshot says nothing about the time.
+  if (Number(event.sequence) > known) serverSays(Date.parse(event.eventTime))
   switch (type) {
     case "stateChange":
       change(event, message.data)
@@ -127,6 +130,7 @@ function heard(type, message) {
       break
     case "metrics":
       job.metrics = event.metrics?.values
+      showMetrics()
       break
     case "queueUpdate":
       queue = event.queueUpdate ?? null
@@ -147,6 +151,7 @@ function begin(snapshot) {
     return
   }
   job = snapshot
+  known = Number(snapshot.sequence)
   queue = { position: snapshot.queuePosition }
   if (!history) {
     history = new History(Date.parse(job.createTime))
@@ -342,6 +347,10 @@ function facts() {
   time("ended", job.endTime)
   say(byId("waited"), lasted(milliseconds(job.queueDuration)))
   say(byId("worker"), job.workerId ?? "")
+  showMetrics()
+}
+
+function showMetrics() {
   const metrics = Object.entries(job.metrics ?? {}).sort(([one], [other]) => (one < other ? -1 : 1))
   byId("metrics").replaceChildren(...metrics.map(([name, value]) => make("span", { class: "pair" }, `${name} ${value}`)))
 }

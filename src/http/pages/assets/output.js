@@ -19,7 +19,8 @@ export class Output {
   #element
   #note
   #ask
-  #decoder = new TextDecoder()
+  // A mark of the byte order is a part of the output like any other.
+  #decoder = new TextDecoder("utf-8", { ignoreBOM: true })
   /** Where the valid output ends. */
   end = 0
 
