@@ -264,6 +264,8 @@ impl Running {
         self.engine.drain(grace);
         let workers_gone = tokio::time::timeout(grace, self.engine.workers_gone());
         let _ = tokio::join!(self.pool.drain(self.drain_timeout), workers_gone);
+        // It has the engine, too.
+        drop(self.pool);
         self.engine.close_streams();
         self.closing.cancel();
         match self.connections.await {

@@ -5,7 +5,7 @@
 
 use parking_lot::{RwLock, RwLockReadGuard};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 /// Where it is rung.
@@ -18,7 +18,6 @@ struct Shared<T> {
     /// How often it has rung. Grows under the lock.
     rings: AtomicU64,
     rung: Notify,
-    listeners: AtomicUsize,
 }
 
 /// Where it is heard.
@@ -31,14 +30,8 @@ pub struct Listener<T> {
 impl<T> Bell<T> {
     /// Silent so far.
     pub fn new(latest: T) -> Self {
-        let rings = AtomicU64::new(0);
-        let shared = Shared {
-            latest: RwLock::new(latest),
-            rings,
-            rung: Notify::new(),
-            listeners: AtomicUsize::new(0),
-        };
-        Self(Arc::new(shared))
+        let latest = RwLock::new(latest);
+        Self(Arc::new(Shared { latest, rings: AtomicU64::new(0), rung: Notify::new() }))
     }
 
     /// Changes what is to be known, and rings if that is news.
@@ -61,14 +54,8 @@ impl<T> Bell<T> {
 
     /// Listens, from now on.
     pub fn listen(&self) -> Listener<T> {
-        self.0.listeners.fetch_add(1, Ordering::SeqCst);
         let heard = self.0.rings.load(Ordering::Acquire);
         Listener { shared: Arc::clone(&self.0), heard }
-    }
-
-    /// How many listen.
-    pub fn listeners(&self) -> usize {
-        self.0.listeners.load(Ordering::SeqCst)
     }
 }
 
@@ -97,12 +84,6 @@ impl<T> Listener<T> {
             }
             next.await;
         }
-    }
-}
-
-impl<T> Drop for Listener<T> {
-    fn drop(&mut self) {
-        self.shared.listeners.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -149,17 +130,5 @@ mod tests {
         all.await;
 
         assert_eq!(*order.lock(), (0..100).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn it_is_known_how_many_listen() {
-        let bell = Bell::new(());
-        let (one, other) = (bell.listen(), bell.listen());
-
-        drop(one);
-
-        assert_eq!(bell.listeners(), 1);
-        drop(other);
-        assert_eq!(bell.listeners(), 0);
     }
 }

@@ -147,6 +147,8 @@ pub struct Hub {
 #[derive(Debug)]
 struct Watched {
     bell: Bell<Latest>,
+    /// How many watch it. Changes under the lock of all jobs alone.
+    seats: AtomicUsize,
     tail: Mutex<Tail>,
     all_tail_bytes: Arc<AtomicUsize>,
 }
@@ -178,12 +180,14 @@ impl Hub {
                     is_closing: self.closing.load(Ordering::SeqCst),
                     ..Default::default()
                 }),
+                seats: AtomicUsize::new(0),
                 tail: Mutex::default(),
                 all_tail_bytes: Arc::clone(&self.tail_bytes),
             })
         });
         let watched = Arc::clone(watched);
         // Under the lock, so that the last one to leave sees this one.
+        watched.seats.fetch_add(1, Ordering::Relaxed);
         let bell = watched.bell.listen();
         self.count.store(jobs.len(), Ordering::SeqCst);
         self.seats.fetch_add(1, Ordering::Relaxed);
@@ -369,8 +373,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.hub.seats.fetch_sub(1, Ordering::Relaxed);
         let mut jobs = self.hub.jobs.lock();
-        // This one and no other: the receiver of `self` is still there.
-        if self.watched.bell.listeners() <= 1 {
+        if self.watched.seats.fetch_sub(1, Ordering::Relaxed) == 1 {
             jobs.remove(&self.job);
             self.hub.count.store(jobs.len(), Ordering::SeqCst);
         }

@@ -10,29 +10,45 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// The engine as a source of jobs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct LocalSource {
     engine: Engine,
     name: String,
+    seat: Mutex<Seat>,
+}
+
+/// Where it waits for jobs.
+#[derive(Debug, Default)]
+enum Seat {
+    /// It has not waited yet.
+    #[default]
+    Free,
     /// Kept from one call to the next: of many jobs that come at once, those that were claimed behind the first lie ready here.
-    place: Arc<Mutex<Option<Place>>>,
+    Taken(Place),
+    /// It wants no more. A call that comes on top of that must not take a place that nobody would ever give back.
+    Left,
 }
 
 impl LocalSource {
     /// Leases jobs from `engine` under this name.
     pub fn new(engine: Engine, name: impl Into<String>) -> Self {
-        Self { engine, name: name.into(), place: Arc::default() }
+        Self { engine, name: name.into(), seat: Mutex::default() }
     }
 }
 
 #[async_trait]
 impl JobSource for LocalSource {
     async fn lease(&self, kinds: &Arc<[String]>, count: usize) -> Result<Vec<LeasedJob>, Error> {
-        let mut place = self.place.lock().await;
-        let place = place.get_or_insert_with(|| {
+        let mut seat = self.seat.lock().await;
+        if let Seat::Free = *seat {
             let (name, kinds) = (self.name.clone(), Arc::clone(kinds));
-            self.engine.enlist(&Worker { name, kinds, in_process: true, term: None })
-        });
+            *seat = Seat::Taken(self.engine.enlist(&Worker { name, kinds, in_process: true, term: None }));
+        }
+        let Seat::Taken(place) = &mut *seat else {
+            // Whoever drains ends this wait, too.
+            drop(seat);
+            return std::future::pending().await;
+        };
         Ok(place.lease(count).await?.into_iter().map(leased_job).collect())
     }
 
@@ -71,7 +87,7 @@ impl JobSource for LocalSource {
     }
 
     async fn drain(&self) {
-        self.place.lock().await.take();
+        *self.seat.lock().await = Seat::Left;
     }
 
     async fn interrupt(&self, token: &LeaseToken) -> Result<(), Error> {

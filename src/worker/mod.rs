@@ -68,8 +68,8 @@ impl<S: JobSource> Pool<S> {
             pool.tasks.spawn(async move {
                 tokio::select! {
                     biased;
-                    () = worker.lease_forever() => {}
                     () = draining.cancelled() => {}
+                    () = worker.lease_forever() => {}
                 }
             });
         }

@@ -1,9 +1,11 @@
 //! A worker that waits for work has it as soon as there is some.
 
 use crate::bench::*;
+use futures_util::FutureExt;
 use longhaul::engine::{Engine, Leased, Order, Worker};
 use longhaul::job::*;
 use longhaul::store::{Operation, Store, Submission};
+use longhaul::worker::{JobSource, LocalSource};
 use rstest::rstest;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
@@ -270,6 +272,32 @@ async fn nobody_elsewhere_is_given_a_job_by_a_server_that_stops() {
 
     assert_eq!(bench.get(job).await.job.epoch, 0);
     assert_eq!(bench.lease().await.token.job, job, "the pool has a time of its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_at_once_lies_ready_for_a_pool_and_is_given_back_where_it_wants_no_more() {
+    let bench = Bench::new().await;
+    let (source, kinds) = (LocalSource::new(bench.engine.clone(), "pool"), pool().kinds);
+    let mut first = Box::pin(source.lease(&kinds, 3));
+    assert!((&mut first).now_or_never().is_none());
+
+    let mut jobs = Vec::new();
+    for _ in 0..3 {
+        jobs.push(bench.start().await);
+    }
+    let begun = within(first).await.unwrap().len();
+    bench.settle().await;
+    let more = if begun < 3 { within(source.lease(&kinds, 3 - begun)).await.unwrap().len() } else { 0 };
+    assert_eq!(begun + more, 3);
+    for job in &jobs {
+        assert_eq!(bench.reasons(*job).await, [reason::CREATED, reason::ACCEPTED]);
+    }
+
+    let last = bench.start().await;
+    within(source.drain()).await;
+    assert!(source.lease(&kinds, 1).now_or_never().is_none(), "it waits for its end");
+    bench.settle().await;
+    assert_eq!(bench.reasons(last).await, [reason::CREATED], "it took no place any more");
 }
 
 /// Starts jobs so large that no two are claimed at once.
