@@ -124,13 +124,14 @@ CANCELS = {
 # Addresses. What is not in the table of addresses is nowhere; nothing in a path is decoded, joined or forgiven.
 PATHS = {
     NOWHERE: [
-        *["/", "/v1", "/v1/", "/v1/jobs/", "//v1/jobs", "/v1//jobs", "/v1/jobs//events", "/v1/./jobs", "/v1/../v1/jobs"],
+        *["//", "/v1", "/v1/", "/v1/jobs/", "//v1/jobs", "/v1//jobs", "/v1/jobs//events", "/v1/./jobs", "/v1/../v1/jobs"],
         *["/v1/jobs/../jobs", f"/v1/jobs/../jobs/{NO_SUCH_JOB}", f"{JOB}/..", f"{JOB}/../..", "/v1%2fjobs", "/v1%2Fjobs"],
         *["/%2e%2e/v1/jobs", "/v1/jobs%2f" + NO_SUCH_JOB, "/v1/jobs;a=b", "/v1/jobs%00", "/v1/jobs%20", "/v1\\jobs"],
         *["/V1/jobs", "/v1/Jobs", "/v1/jobs:Count", "/v1/jobs%3Acount", "/v1/jobs:", "/v1/jobs:fly", "/v1/jobs:cancel"],
         *[f"{JOB}%0d%0aa:b", f"{JOB}:", f"{JOB}:fly", f"{JOB}:Watch", f"{JOB}:batchStart", f"{JOB}:watch/", f"{JOB}:watch:cancel"],
         *[f"{JOB}/", f"{JOB}/events/", f"{JOB}/Events", f"{JOB}/events:watch", f"{JOB}/watch", "/v1/jobs/:watch"],
-        *["/favicon.ico", "/etc/passwd", "/..//../etc/passwd", "/" + "a/" * 4_000, "http://localhost"],
+        *["/favicon.ico", "/etc/passwd", "/..//../etc/passwd", "/" + "a/" * 4_000, "http://localhost/x"],
+        *["/jobs", "/jobs/", "/jobs//cancel", "/assets", "/assets/", "/assets/none.js", "/Overview", "/overview/"],
         "/longhaul.v1.JobService",
     ],
     (*INVALID, "jobId"): [

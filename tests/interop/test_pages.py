@@ -149,8 +149,8 @@ def test_a_kind_whose_workers_are_all_busy_is_served(start_server):
 
     shown, overview = read(server, waits.id), json.loads(call(server, "GET", "/overview").text)
 
-    assert "No worker" not in shown.ids["queue"] and {"simulate", "summarize"} <= set(overview["servedKinds"])
-    assert "No worker" not in Page(call(server, "GET", "/", accept=BROWSER).text).text
+    assert "No worker serves" not in shown.ids["queue"] and {"simulate", "summarize"} <= set(overview["servedKinds"])
+    assert "No worker serves" not in Page(call(server, "GET", "/", accept=BROWSER).text).text
     for job in jobs:
         server.jobs.CancelJob(job_service_pb2.CancelJobRequest(job_id=job.id), timeout=WAIT)
 

@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How many kinds have a line of their own: more than anybody reads.
 const KINDS_MAX: usize = 50;
+/// How many kinds that nobody serves are named: more would bury what is below.
+const NOTES_MAX: usize = 5;
 
 /// The jobs of each state.
 type Line = [u64; State::ALL.len()];
@@ -75,13 +77,17 @@ impl Table {
                 @if self.is_cut { "There are more kinds than can be counted here." }
                 @else { (self.more) " more kinds are not listed; they are part of the sum." }
             }
-            div #unserved role="status" {
-                @for (kind, line) in self.kinds.iter().filter(|(kind, line)| waits(line) && !served.contains(*kind)) {
+            @let unserved: Vec<_> =
+                self.kinds.iter().filter(|(kind, line)| waits(line) && !served.contains(*kind)).collect();
+            div #unserved {
+                @for (kind, line) in unserved.iter().take(NOTES_MAX) {
                     p.unserved data-kind=(kind) {
                         "No worker serves the kind " strong { (kind) } ": " span { (line[State::Pending as usize]) } " waiting."
                     }
                 }
             }
+            @let more = unserved.len().saturating_sub(NOTES_MAX);
+            p.unserved #more-unserved hidden[more == 0] { "So it is with " (more) " more kinds." }
         }
     }
 }

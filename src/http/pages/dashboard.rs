@@ -7,6 +7,7 @@ use super::overview::Overview;
 use super::search::{Search, Show};
 use super::words::{label, lasted};
 use crate::http::body::Answer;
+use crate::job::Timestamp;
 use crate::metrics::{SLICE, SLICES, Slice};
 use http::StatusCode;
 use maud::{Markup, html};
@@ -36,6 +37,8 @@ pub struct View {
     pub overview: Arc<Overview>,
     /// How many jobs there are.
     pub counts: Table,
+    /// What time it is for them.
+    pub now: Timestamp,
 }
 
 impl View {
@@ -55,7 +58,8 @@ impl View {
         };
         let title = "Jobs · longhaul";
         let refresh = Some(REFRESH_SECONDS);
-        Document { title, name: "dashboard", job: None, refresh, main }.answer(StatusCode::OK)
+        Document { title, name: "dashboard", job: None, refresh, now: Some(self.now), main }
+            .answer(StatusCode::OK)
     }
 
     /// The last minutes in words; the script draws them.
@@ -285,8 +289,14 @@ mod tests {
         let Asked::List(search) = parse(query).unwrap() else { panic!("{query} is no list") };
         let overview = Overview::new(workers, Recent::default().minutes(at(0.0)), at(0.0), at(0.0));
         let counts = Table::new(&Counts { counts, truncated: false });
-        let view =
-            View { search, jobs: Vec::new(), older: "1.2".to_owned(), overview: Arc::new(overview), counts };
+        let view = View {
+            search,
+            jobs: Vec::new(),
+            older: "1.2".to_owned(),
+            overview: Arc::new(overview),
+            counts,
+            now: Timestamp::default(),
+        };
         let body = view.page(&Token::new([1, 2])).into_body().collect().await.unwrap().to_bytes();
         String::from_utf8(body.to_vec()).unwrap()
     }

@@ -2,6 +2,8 @@
 
 use crate::http::body::{Answer, full};
 use crate::http::problem::Problem;
+use crate::job::Timestamp;
+use crate::wire::reply;
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
@@ -37,6 +39,8 @@ pub struct Document<'a> {
     pub job: Option<&'a str>,
     /// After how many seconds it loads itself anew where no script keeps it up to date.
     pub refresh: Option<u32>,
+    /// What time it is for the jobs, where their times are on it.
+    pub now: Option<Timestamp>,
     /// What is in it.
     pub main: Markup,
 }
@@ -62,7 +66,7 @@ impl Document<'_> {
                         noscript { meta http-equiv="refresh" content=(seconds); }
                     }
                 }
-                body data-page=(self.name) data-job=[self.job] {
+                body data-page=(self.name) data-job=[self.job] data-now=[self.now.map(reply::timestamp)] {
                     a.skip href="#main" { "Skip to the content" }
                     header {
                         a.home href="/" { "longhaul" }
@@ -93,5 +97,5 @@ pub fn problem(problem: &Problem) -> Answer {
         p { (problem.detail()) " (" code { (problem.reason()) } ")" }
         p { a href="/" { "All jobs" } }
     };
-    Document { title, name: PROBLEM, job: None, refresh: None, main }.answer(problem.status)
+    Document { title, name: PROBLEM, job: None, refresh: None, now: None, main }.answer(problem.status)
 }

@@ -5,7 +5,7 @@ use super::forms::Token;
 use super::past::{Past, Tail, shown_text};
 use super::words::{label, lasted, moment, named};
 use crate::http::body::Answer;
-use crate::job::{Body, Event, Failure, Job, LogLevel, Snapshot, State, StateChange};
+use crate::job::{Body, Event, Failure, Job, LogLevel, Snapshot, State, StateChange, Timestamp};
 use crate::wire::reply;
 use http::StatusCode;
 use maud::{Markup, html};
@@ -16,16 +16,16 @@ const SHOWN_BYTES_MAX: usize = 64 << 10;
 /// Of a job that has done more than this, only what is shown here goes on being shown: its past could be long to send.
 const FOLLOWED_EVENTS_MAX: u64 = 5_000;
 const FOLLOWED_BYTES_MAX: u64 = 4 << 20;
-/// How often a page without a script loads itself anew.
-const REFRESH_SECONDS: u32 = 2;
+/// How often a page without a script loads itself anew: seldom enough to read it, and to confirm something.
+const REFRESH_SECONDS: u32 = 30;
 
 /// The page of a job; whether somebody serves its kind is for one that waits.
-pub fn page(snapshot: &Snapshot, past: &Past, token: &Token, is_served: bool) -> Answer {
+pub fn page(snapshot: &Snapshot, past: &Past, token: &Token, is_served: bool, now: Timestamp) -> Answer {
     let job = &snapshot.job;
     let id = job.id.to_string();
     let main = html! {
         h1 { (job.kind) " " code { (id) } }
-        (now(snapshot, is_served))
+        (standing(snapshot, is_served))
         (actions(job, &id, token))
         div.columns {
             div {
@@ -61,7 +61,8 @@ pub fn page(snapshot: &Snapshot, past: &Past, token: &Token, is_served: bool) ->
     };
     let refresh = (!job.state.is_final()).then_some(REFRESH_SECONDS);
     let title = format!("{} {}", label(job.state), job.kind);
-    Document { title: &title, name: "job", job: Some(&id), refresh, main }.answer(StatusCode::OK)
+    Document { title: &title, name: "job", job: Some(&id), refresh, now: Some(now), main }
+        .answer(StatusCode::OK)
 }
 
 /// The event after which a script begins to read: before all of them, where that is not much.
@@ -73,7 +74,7 @@ fn followed_after(job: &Job, past: &Past) -> u64 {
 }
 
 /// Where it stands.
-fn now(snapshot: &Snapshot, is_served: bool) -> Markup {
+fn standing(snapshot: &Snapshot, is_served: bool) -> Markup {
     let job = &snapshot.job;
     let progress = reply::shown_progress(job, &snapshot.live.progress);
     let fraction = progress.and_then(|progress| progress.fraction);
@@ -122,11 +123,12 @@ fn actions(job: &Job, id: &str, token: &Token) -> Markup {
                 summary { "Cancel" }
                 div { p { "It stops, and cannot go on." } (form("cancel", "Cancel this job")) }
             }
-            div data-for="retry" hidden[!is_final] { (form("retry", "Start again")) }
+            // In the place of what could be cancelled a moment ago is nothing that happens at a click.
             details.confirm data-for="delete" hidden[!is_final] {
                 summary { "Delete" }
                 div { p { "Its result, output and history are gone for good." } (form("delete", "Delete this job")) }
             }
+            div data-for="retry" hidden[!is_final] { (form("retry", "Start again")) }
             p #done role="status" {}
         }
     }
@@ -314,7 +316,7 @@ mod tests {
     const HOSTILE: &str = "<script>alert(1)</script>\"'&<b onload=x>";
 
     async fn text(snapshot: &Snapshot, past: &Past) -> String {
-        let answer = page(snapshot, past, &Token::new([1, 2]), true);
+        let answer = page(snapshot, past, &Token::new([1, 2]), true, at(12.0));
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         String::from_utf8(body.to_vec()).unwrap()
     }

@@ -134,7 +134,8 @@ async fn dashboard(
     let (known, now) = (Arc::clone(&overview), api.now());
     let (jobs, older) = page.show(move |snapshot| rows::row(snapshot, &known.workers.kinds, now)).await?;
     let token = token.clone();
-    let view = dashboard::View { search, jobs, older, overview, counts: counts::Table::new(&counts) };
+    let counts = counts::Table::new(&counts);
+    let view = dashboard::View { search, jobs, older, overview, counts, now };
     Ok(api::aside(true, move || view.page(&token)).await?)
 }
 
@@ -156,8 +157,8 @@ async fn job(api: &api::Jobs, token: &Token, ticket: &str, head: &Head) -> Resul
     let snapshot = api.parts(ticket, Parts::FULL).await?;
     let past = past::past(api, &snapshot.job).await?;
     let is_served = snapshot.job.state != State::Pending || api.is_served(&snapshot.job.kind);
-    let token = token.clone();
-    Ok(api::show(snapshot, move |snapshot| job::page(snapshot, &past, &token, is_served)).await?)
+    let (token, now) = (token.clone(), api.now());
+    Ok(api::show(snapshot, move |snapshot| job::page(snapshot, &past, &token, is_served, now)).await?)
 }
 
 /// What a form has changed, and where that is to be seen.

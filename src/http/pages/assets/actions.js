@@ -9,7 +9,7 @@ export async function send(form) {
   let answer = await post(form)
   if (answer.status === 403 && (await reasonOf(answer)) === "FORM_TOKEN_INVALID") {
     // The server was started anew since this page was made; a new page has the new token.
-    await renew(form)
+    await renew()
     answer = await post(form)
   }
   if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).detail ?? `the server answered ${answer.status}`)
@@ -33,16 +33,13 @@ async function reasonOf(answer) {
 
 /**
  * Takes the token of a page that is made now. It is read as text: no markup is made of it.
- * @param {HTMLFormElement} form
  */
-async function renew(form) {
+async function renew() {
   const page = await (await fetch(location.href, { headers: { accept: "text/html" } })).text()
   const token = /name="token" value="([0-9a-f]{32})"/.exec(page)?.[1]
-  const field = form.elements.namedItem("token")
-  if (token && field instanceof HTMLInputElement) {
-    for (const other of document.querySelectorAll("input[name=token]")) {
-      if (other instanceof HTMLInputElement) other.value = token
-    }
+  if (!token) return
+  for (const field of document.querySelectorAll("input[name=token]")) {
+    if (field instanceof HTMLInputElement) field.value = token
   }
 }
 

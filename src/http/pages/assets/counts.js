@@ -7,6 +7,8 @@ import { isFinal } from "./time.js"
 
 /** As many kinds as the server lists. */
 const KINDS_MAX = 50
+/** How many kinds that nobody serves are named: more would bury what is below. */
+const NOTES_MAX = 5
 
 export class Counts {
   /** By kind, in the order of the columns. @type {ReadonlyMap<string, number[]>} */
@@ -29,8 +31,11 @@ export class Counts {
     this.#showUnserved()
   }
 
-  /** @param {Count[]} counts */
-  show(counts) {
+  /**
+   * @param {Count[]} counts
+   * @param {boolean} isCut There are more than these.
+   */
+  show(counts, isCut) {
     /** @type {Map<string, number[]>} */
     const lines = new Map()
     const all = this.states.map(() => 0)
@@ -56,8 +61,9 @@ export class Counts {
     })
     this.#fill(sum, all, "")
     const more = lines.size - shown.length
-    byId("beyond").hidden = more <= 0
-    if (more > 0) say(byId("beyond"), `${more} more kinds are not listed; they are part of the sum.`)
+    byId("beyond").hidden = more <= 0 && !isCut
+    const words = `${more} more kinds are not listed; they are part of the sum.`
+    say(byId("beyond"), isCut ? "There are more kinds than can be counted here." : words)
     this.#showUnserved()
   }
 
@@ -102,8 +108,11 @@ export class Counts {
     const notes = byId("unserved")
     const pending = this.states.indexOf("PENDING")
     const unserved = [...this.#counted].filter(([kind, line]) => line[pending] > 0 && !this.served.has(kind))
-    const waiting = new Map(unserved.slice(0, KINDS_MAX))
+    const waiting = new Map(unserved.slice(0, NOTES_MAX))
     const known = new Map([...notes.children].map(note => [note.getAttribute("data-kind") ?? "", note]))
+    const more = unserved.length - waiting.size
+    byId("more-unserved").hidden = more === 0
+    say(byId("more-unserved"), `So it is with ${more} more kinds.`)
     for (const [kind, note] of known) if (!waiting.has(kind)) note.remove()
     for (const [kind, line] of waiting) {
       const number = known.get(kind)?.querySelector("span")

@@ -117,5 +117,5 @@ prepare()
 const address = byId("jobs").dataset.watch
 // What is older than the first page is not followed.
 if (address) list = new List(address, served)
-poll("/v1/jobs:count", COUNTS_EVERY, answer => counts.show(answer.counts ?? []))
+poll("/v1/jobs:count", COUNTS_EVERY, answer => counts.show(answer.counts ?? [], answer.truncated === true))
 poll("/overview", OVERVIEW_EVERY, showOverview)

@@ -102,12 +102,13 @@ const stream = follow({
  * @param {MessageEvent} message
  */
 function heard(type, message) {
-  if (type === "problem") return gone()
+  if (type === "problem") return gone(JSON.parse(message.data))
   /** @type {JobEvent} */
   const event = JSON.parse(message.data)
   if (event.snapshot) return begin(event.snapshot.job)
   // What is older than the snapshot says nothing about the time.
-  if (Number(event.sequence) > known) serverSays(Date.parse(event.eventTime))
+  // And what comes late must not set the clock back.
+  if (Number(event.sequence) > known && Date.parse(event.eventTime) > serverNow()) serverSays(Date.parse(event.eventTime))
   switch (type) {
     case "stateChange":
       change(event, message.data)
@@ -190,8 +191,11 @@ function change(event, text) {
   if (step.result !== undefined) {
     say(byId("result"), exactly(text, parsed => parsed.stateChange.result))
     byId("returned").hidden = false
+    // It is whole now.
+    byId("returned").querySelector(".cut")?.remove()
   }
   if (isFinal(step.state)) {
+    say(byId("done"), "")
     if (step.state === "SUCCEEDED") job.progress = { ...job.progress, fraction: 1 }
     // It is the last that is kept of a job.
     cursor = Number(event.sequence)
@@ -317,7 +321,9 @@ async function askWhetherServed() {
   if (job.state !== "PENDING" || document.hidden) return
   const answer = await fetch("/overview").catch(() => null)
   if (!answer?.ok) return
-  isServed = (await answer.json()).servedKinds.includes(job.kind)
+  const overview = await answer.json()
+  serverSays(Date.parse(overview.now))
+  isServed = overview.servedKinds.includes(job.kind)
   draw()
 }
 
@@ -359,7 +365,7 @@ function showMetrics() {
 async function isOver() {
   const answer = await fetch(`${address}?view=BASIC`)
   if (answer.status === 404) {
-    gone()
+    gone({ reason: "JOB_NOT_FOUND" })
     return true
   }
   if (!answer.ok) return false
@@ -368,9 +374,14 @@ async function isOver() {
   return isFinal(now.state) && Number(now.sequence) <= (cursor ?? 0)
 }
 
-function gone() {
+/**
+ * It cannot be followed any more.
+ * @param {{ reason?: string, detail?: string }} problem
+ */
+function gone({ reason, detail }) {
   stream.end()
-  say(byId("done"), "This job was forgotten; what you see is the last that was known of it.")
+  const forgotten = "This job was forgotten; what you see is the last that was known of it."
+  say(byId("done"), reason === "JOB_NOT_FOUND" ? forgotten : `It cannot be followed: ${detail}`)
   for (const part of byId("actions").querySelectorAll("[data-for]")) {
     if (part instanceof HTMLElement) part.hidden = true
   }

@@ -2,7 +2,7 @@
 // has left stays where it was.
 
 import { byId, oncePerFrame, say } from "./dom.js"
-import { Row } from "./rows.js"
+import { Row, orderOf } from "./rows.js"
 import { follow } from "./stream.js"
 
 /** @typedef {import("./rows.js").Job} Job */
@@ -12,6 +12,10 @@ const ROWS_MAX = 250
 /** How many lines are changed, and how many are made, in one frame, so that none takes long. The others have their turn next. */
 const CHANGED_PER_FRAME = 30
 const MADE_PER_FRAME = 15
+/** How many are looked at, where most are not for the list. */
+const SEEN_PER_FRAME = 500
+/** With fewer lines than this it asks for those that it had no room for. */
+const ROWS_MIN = 200
 /** How long what has left stays, in milliseconds. */
 const LEAVING = 6000
 
@@ -28,6 +32,10 @@ export class List {
   #known = new Map()
   /** What waits for whoever reads. @type {Map<string, Job>} */
   #newer = new Map()
+  /** Those of them that are wanted now. @type {Set<string>} */
+  #released = new Set()
+  /** There are older ones, which it had no room for. */
+  #isCut = false
   /** Those that the server has told of since the list was last known to be whole. @type {Set<string>} */
   #told = new Set()
   #isRead = false
@@ -48,7 +56,7 @@ export class List {
     this.draw = oncePerFrame(() => this.#draw())
     this.#attend()
     setInterval(() => this.#takeOut(), 1000)
-    follow({
+    this.stream = follow({
       address: () => address,
       types: TYPES,
       heard: (type, event) => this.#hear(type, JSON.parse(event.data)),
@@ -97,6 +105,7 @@ export class List {
   #forget(id) {
     for (const jobs of [this.#changed, this.#known, this.#newer]) jobs.delete(id)
     this.#told.delete(id)
+    this.#released.delete(id)
     this.#byId.get(id)?.forget()
   }
 
@@ -112,9 +121,10 @@ export class List {
   }
 
   #draw() {
-    let [changed, made] = [0, 0]
+    let [seen, changed, made] = [0, 0, 0]
     for (const [id, job] of this.#changed) {
-      if (changed === CHANGED_PER_FRAME || made === MADE_PER_FRAME) break
+      if (changed === CHANGED_PER_FRAME || made === MADE_PER_FRAME || seen === SEEN_PER_FRAME) break
+      seen += 1
       const row = this.#byId.get(id)
       if (row) {
         row.show(job, this.served)
@@ -135,14 +145,24 @@ export class List {
    * @param {Job} job
    */
   #take(job) {
-    const row = Row.make(job)
-    const place = this.#placeOf(row.order)
-    if (place >= ROWS_MAX) return true
-    // What comes behind all others moves none of them.
-    if (this.#isRead && place < this.#rows.length) {
-      this.#newer.set(job.id, job)
+    const isWanted = this.#released.delete(job.id)
+    const place = this.#placeOf(orderOf(job))
+    if (place >= ROWS_MAX) {
+      this.#isCut = true
       return true
     }
+    // What comes behind all others moves none of them.
+    if (!isWanted && this.#isRead && place < this.#rows.length) {
+      this.#newer.set(job.id, job)
+      // No more than there is room for; the newest came last.
+      for (const oldest of this.#newer.keys()) {
+        if (this.#newer.size <= ROWS_MAX) break
+        this.#newer.delete(oldest)
+        this.#isCut = true
+      }
+      return true
+    }
+    const row = Row.make(job)
     row.show(job, this.served)
     this.#known.set(job.id, job)
     this.#add(row, place)
@@ -174,7 +194,10 @@ export class List {
   }
 
   #trim() {
-    while (this.#rows.length > ROWS_MAX) this.#remove(this.#rows[this.#rows.length - 1])
+    while (this.#rows.length > ROWS_MAX) {
+      this.#remove(this.#rows[this.#rows.length - 1])
+      this.#isCut = true
+    }
   }
 
   /** @param {Row} row */
@@ -192,14 +215,18 @@ export class List {
     const gone = this.#rows.filter(row => row.left !== null && now - row.left > LEAVING)
     if (gone.length === 0) return
     gone.forEach(row => this.#remove(row))
+    if (this.#isCut && this.#rows.length < ROWS_MIN) {
+      this.#isCut = false
+      this.stream.anew()
+    }
     this.#count()
   }
 
   #count() {
     const count = this.#newer.size
     this.button.hidden = count === 0
-    say(this.button, `Show ${count} new ${count === 1 ? "job" : "jobs"}`)
-    byId("none").hidden = this.#rows.length > 0
+    say(this.button, `Show ${count === ROWS_MAX ? `${count} or more` : count} new ${count === 1 ? "job" : "jobs"}`)
+    byId("none").hidden = this.#rows.length > 0 || this.#isCut || this.#changed.size > 0
   }
 
   /** Takes note of whether somebody reads. */
@@ -221,13 +248,12 @@ export class List {
 
   /** Shows what waits. */
   #release() {
-    const isRead = this.#isRead
-    this.#isRead = false
-    const waiting = [...this.#newer.values()]
+    for (const [id, job] of this.#newer) {
+      this.#released.add(id)
+      if (!this.#changed.has(id)) this.#changed.set(id, job)
+    }
     this.#newer.clear()
-    for (const job of waiting) if (!this.#changed.has(job.id)) this.#take(job)
-    this.#trim()
     this.#count()
-    this.#isRead = isRead
+    this.draw()
   }
 }

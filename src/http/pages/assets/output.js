@@ -69,11 +69,6 @@ export class Output {
     return cut
   }
 
-  /** The text that is shown. */
-  get text() {
-    return this.#pieces.map(piece => this.#decoder.decode(piece.bytes)).join("")
-  }
-
   #trim() {
     const first = this.end - SHOWN_BYTES_MAX
     // By halves, so that a long output is not made anew with each of its pieces.
@@ -100,4 +95,5 @@ export class Output {
     if (first > 0) this.#note.textContent = `The first ${first} of ${this.end} bytes are not shown here.`
     // Who reads further up stays where they are.
     if (added && follows) this.#element.scrollTop = this.#element.scrollHeight
-  }}
+ }
+}

@@ -36,7 +36,7 @@ const TAKEN_OVER_MAX = 64 << 10
  * @param {string} text
  * @returns {string | null}
  */
-export function inputOf(text) {
+function inputOf(text) {
   const strings = /"(?:[^"\\]|\\.)*"|[{}[\]]/gs
   let [depth, from] = [0, -1]
   for (let found = strings.exec(text); found; found = strings.exec(text)) {

@@ -10,7 +10,7 @@ const AGAIN = 1500
  * Shows whether what is on the page is how things stand.
  * @param {"live" | "broken" | "over"} connection
  */
-export function showConnection(connection) {
+function showConnection(connection) {
   const element = byId("connection")
   mark(element, "data-connection", connection)
   say(element, { live: "live", broken: "connecting again…", over: "ended" }[connection])
@@ -61,9 +61,9 @@ export function follow({ address, types, heard, isOver, begun }) {
 
   async function look() {
     try {
-      over = await isOver()
+      over = (await isOver()) || over
     } catch {
-      over = false
+      // It is asked again.
     }
     if (over) showConnection("over")
     else timer = setTimeout(open, AGAIN)

@@ -119,8 +119,10 @@ function tell(element, now) {
   if (!element.title || element.title === element.dateTime) mark(element, "title", EXACT.format(time))
 }
 
-/** Keeps all times of the page up to date, while it is shown. */
+/** Keeps all times of the page up to date, while it is shown. The server has written what time it is. */
 export function keepTimes() {
+  const written = Date.parse(document.body.dataset.now ?? "")
+  if (!Number.isNaN(written)) serverSays(written)
   const all = () => {
     if (document.hidden) return
     const now = serverNow()
