@@ -131,7 +131,7 @@ PATHS = {
         *[f"{JOB}%0d%0aa:b", f"{JOB}:", f"{JOB}:fly", f"{JOB}:Watch", f"{JOB}:batchStart", f"{JOB}:watch/", f"{JOB}:watch:cancel"],
         *[f"{JOB}/", f"{JOB}/events/", f"{JOB}/Events", f"{JOB}/events:watch", f"{JOB}/watch", "/v1/jobs/:watch"],
         *["/favicon.ico", "/etc/passwd", "/..//../etc/passwd", "/" + "a/" * 4_000, "http://localhost/x"],
-        *["/jobs", "/jobs/", "/jobs//cancel", "/assets", "/assets/", "/assets/none.js", "/Overview", "/overview/"],
+        *["/jobs/", "/jobs//cancel", "/assets", "/assets/", "/assets/none.js", "/Overview", "/overview/"],
         "/longhaul.v1.JobService",
     ],
     (*INVALID, "jobId"): [
