@@ -119,7 +119,7 @@ function has(text, parts, read) {
   }
 }
 
-/** How a parser of HTML reads what a page without a script was sent: it knows one line end, and no NUL. */
+/** How a parser of HTML reads what a page without a script was sent: it knows one line end; and for a NUL, which it would pass over, the server has sent a sign. */
 export function parsed(text) {
-  return text.replaceAll("\r\n", "\n").replaceAll("\r", "\n").replaceAll("\0", "")
+  return text.replaceAll("\r\n", "\n").replaceAll("\r", "\n").replaceAll("\0", "\uFFFD")
 }

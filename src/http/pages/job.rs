@@ -230,7 +230,7 @@ fn timeline(job: &Job, events: &[Event]) -> Markup {
         .iter()
         .filter_map(|event| match &event.body {
             Body::StateChanged(change) => Some((event, step(change), "stateChange", Some(change.state))),
-            Body::StageEntered { name } => Some((event, html! { (name) }, "stage", None)),
+            Body::StageEntered { name } => Some((event, html! { (shown_text(name)) }, "stage", None)),
             Body::Logged(_) | Body::OutputAppended { .. } | Body::OutputReset { .. } => None,
         })
         .collect();
@@ -262,7 +262,7 @@ fn step(change: &StateChange) -> Markup {
         } @else if !change.reason.is_empty() {
             " " span.reason { (named(&change.reason)) }
         }
-        @if !change.message.is_empty() { " " span.said { "“" (change.message) "”" } }
+        @if !change.message.is_empty() { " " span.said { "“" (shown_text(&change.message)) "”" } }
         @if let Some(worker) = &change.worker { " " span.worker { "by " (worker) } }
     }
 }
@@ -270,7 +270,7 @@ fn step(change: &StateChange) -> Markup {
 fn told(failure: &Failure) -> Markup {
     html! {
         code { (failure.reason) }
-        @if !failure.message.is_empty() { " " (failure.message) }
+        @if !failure.message.is_empty() { " " (shown_text(&failure.message)) }
         @if failure.permanent { " (for good)" }
     }
 }
