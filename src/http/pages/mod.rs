@@ -19,7 +19,8 @@ pub use forms::Token;
 pub use overview::Overviews;
 
 use super::accept::prefers_page;
-use super::body::{Answer, full, json};
+use super::body::{Answer, full};
+use super::jobs::shown;
 use super::json::{invalid, pairs};
 use super::problem::Problem;
 use super::routes::{Route, route};
@@ -205,8 +206,5 @@ async fn change(
     if prefers_page(&head.headers) {
         return Ok(sent_on(location));
     }
-    let mut answer = Response::new(json(&Changed { location }));
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(super::body::JSON));
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(answer)
+    Ok(shown(StatusCode::OK, &Changed { location }))
 }
