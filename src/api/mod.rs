@@ -86,6 +86,11 @@ impl Jobs {
         self.engine.is_served(kind)
     }
 
+    /// Another 64 random bits.
+    pub fn chance(&self) -> u64 {
+        self.engine.chance()
+    }
+
     /// What time it is for the jobs.
     pub fn now(&self) -> Timestamp {
         self.engine.now()

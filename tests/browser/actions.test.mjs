@@ -151,6 +151,32 @@ test("a page that is older than the server's process still works, where scripts 
   await close()
 })
 
+test("a form whose answer was lost is sent again, and starts one job", async () => {
+  const id = await finished()
+  const { page, trouble, close } = await read(id)
+  trouble.allow(/ERR_FAILED/)
+  const requests = []
+  // The server has it, and nobody hears what it says.
+  await page.route(`**/jobs/${id}/retry`, async route => {
+    requests.push(new URLSearchParams(route.request().postData()).get("request"))
+    await route.fetch()
+    if (requests.length === 1) await route.abort()
+    else await route.continue()
+  })
+
+  await page.click(`${RETRY} button`)
+  await page.getByText("the server does not answer").waitFor()
+  await page.click(`${RETRY} button`)
+
+  const repeat = await another(page, id)
+  assert.match(requests[0], /^[0-9a-f]{32}$/)
+  assert.deepEqual(requests, [requests[0], requests[0]])
+  const { jobs } = await server.api.call("GET", "/jobs?pageSize=1000")
+  assert.deepEqual(jobs.filter(job => job.retryOf === id).map(job => job.id), [repeat])
+  trouble.none(server)
+  await close()
+})
+
 test("a form with a wrong token is refused and does nothing, and a page says why", async () => {
   const [job, old] = [await running("wrong token"), await finished()]
   const { page, trouble, close } = await read(job, { javaScriptEnabled: false })

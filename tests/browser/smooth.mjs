@@ -3,6 +3,8 @@
 //
 // node tests/browser/smooth.mjs --binary FILE
 
+import { once } from "node:events"
+import { createServer } from "node:http"
 import { parseArgs } from "node:util"
 import { until } from "./api.mjs"
 import { withBoth } from "./chromium.mjs"
@@ -41,32 +43,44 @@ async function frames(server, chromium) {
   return measured
 }
 
-/** How long it takes until a job is shown, from the address to the state: the median of cold loads. */
+/**
+ * How long it takes until a job is shown, from the address to the state, and beside it a page that says no more than that and
+ * loads nothing: what the browser takes for any page. The medians of cold loads, each in a window that knows nothing yet.
+ */
 async function shown(server, chromium) {
   const id = await server.api.start("simulate", { prompt: "a few words", seconds: 0 })
   await server.api.ended(id)
-  const times = []
+  const bare = createServer((_, answer) => answer.setHeader("content-type", "text/html").end("<!doctype html><title>t</title><p id=state>Succeeded"))
+  await once(bare.listen(0, "127.0.0.1"), "listening")
+  const addresses = [`${server.url}/jobs/${id}`, `http://127.0.0.1:${bare.address().port}/`]
+  const times = addresses.map(() => [])
   for (let load = 0; load < LOADS; load++) {
-    const { page, context, close } = await chromium.reader()
-    await context.addInitScript(() => {
-      new MutationObserver((_, observer) => {
-        if (!document.getElementById("state")?.textContent) return
-        observer.disconnect()
-        // The time of the frame in which it is drawn, since the address was asked for.
-        requestAnimationFrame(now => { window.shownAt = now })
-      }).observe(document, { subtree: true, childList: true, characterData: true })
-    })
-    await page.goto(`${server.url}/jobs/${id}`)
-    times.push(await until(() => page.evaluate(() => window.shownAt ?? false), "the job is shown"))
-    await close()
+    for (const [place, address] of addresses.entries()) times[place].push(await shownAt(chromium, address))
   }
-  return times.sort((one, other) => one - other)[LOADS / 2]
+  bare.close()
+  return times.map(times => times.sort((one, other) => one - other)[LOADS / 2])
+}
+
+async function shownAt(chromium, address) {
+  const { page, context, close } = await chromium.reader()
+  await context.addInitScript(() => {
+    new MutationObserver((_, observer) => {
+      if (!document.getElementById("state")?.textContent) return
+      observer.disconnect()
+      // The time of the frame in which it is drawn, since the address was asked for.
+      requestAnimationFrame(now => { window.shownAt = now })
+    }).observe(document, { subtree: true, childList: true, characterData: true })
+  })
+  await page.goto(address)
+  const time = await until(() => page.evaluate(() => window.shownAt ?? false), "the state is shown")
+  await close()
+  return time
 }
 
 const { values } = parseArgs({ options: { binary: { type: "string" } } })
 if (values.binary) process.env.LONGHAUL_BINARY = values.binary
-const { time, frames: deltas, tasks, changes } = await withBoth(["--slots", String(JOBS + 4)], async (server, chromium) =>
-  ({ time: await shown(server, chromium), ...await frames(server, chromium) }))
+const { times: [time, bareTime], frames: deltas, tasks, changes } = await withBoth(["--slots", String(JOBS + 4)], async (server, chromium) =>
+  ({ times: await shown(server, chromium), ...await frames(server, chromium) }))
 
 const at = share => deltas[Math.min(deltas.length - 1, Math.floor(share * deltas.length))]
 const longest = Math.max(0, ...tasks)
@@ -76,6 +90,7 @@ const rows = [
   ["frame, the longest", at(1), null],
   [`task, the longest of ${tasks.length} long ones`, longest, LONG_TASK_MAX],
   [`a job is shown, median of ${LOADS}`, time, SHOWN_MAX],
+  ["a bare page is shown", bareTime, null],
 ]
 for (const [what, measured, required] of rows) {
   console.log(`${what.padEnd(50)} | ${measured.toFixed(1).padStart(7)} ms | ${required ? `below ${required} ms` : ""}`)

@@ -94,12 +94,13 @@ def test_what_a_job_says_is_no_part_of_its_page(server):
     assert HOSTILE in shown.ids["channels"] and HOSTILE in shown.ids["timeline"]
     assert shown.ids["result"].strip() == json.dumps(HOSTILE)
     scripts = [attributes for tag, attributes in shown.tags if tag == "script"]
-    assert scripts == [{"type": "module", "src": "/assets/job.js"}]
+    [script] = scripts
+    assert script["type"] == "module" and re.fullmatch(r"/assets/job\.js\?v=[0-9a-f]{16}", script["src"])
     assert not {tag for tag, _ in shown.tags} & {"img", "iframe", "object", "style"}
     assert not {name for name in shown.attributes if name.startswith("on") or name == "style"}
     for name, value in {
         "content-security-policy": POLICY, "x-frame-options": "DENY", "referrer-policy": "same-origin",
-        "cache-control": "no-store", "x-content-type-options": "nosniff", "cross-origin-opener-policy": "same-origin",
+        "cache-control": "no-store", "x-content-type-options": "nosniff",
     }.items():
         assert answer.headers[name] == value
 
@@ -258,16 +259,34 @@ def test_a_form_with_mistakes_is_told_which(server, waiting, fields, word):
     assert answer.status == 400 and word in Page(answer.text).text
 
 
+def test_a_form_that_comes_twice_is_one_request(server, waiting):
+    job, known = waiting
+    fields = {"token": known, "kind": "nobody-does-this", "input": "{}"}
+    request = lambda: re.search(r'name="request" value="([0-9a-f]{32})"', page(server, job.id).text).group(1)
+    first, other = request(), request()
+    assert first != other, "each page has its own"
+
+    started = [send(server, "/jobs", {**fields, "request": each}) for each in (first, first, other)]
+
+    assert [answer.status for answer in started] == [303] * 3
+    one, again, another = [answer.headers["location"] for answer in started]
+    assert one == again != another
+    reused = send(server, "/jobs", {**fields, "request": first, "input": '{"other": 1}'})
+    assert reused.status == 409 and "REQUEST_ID_REUSED" in reused.text
+
+
 def test_a_browser_keeps_the_files_of_the_pages(server, waiting):
     job, _ = waiting
     names = [attributes.get("src") or attributes["href"] for tag, attributes in read(server, job.id).tags if tag in ("script", "link")]
 
-    assert len(names) == 4
+    assert len(names) == 3
     for name in names:
-        first = call(server, "GET", name)
-        assert first.status == 200 and first.text and first.headers["x-content-type-options"] == "nosniff", name
-        again = call(server, "GET", name, if_none_match=first.headers["etag"])
-        assert again.status == 304 and not again.text, name
-    for name in ("/assets/", "/assets/none.js", "/assets/../job.js", "/assets/job.js/x"):
+        kept = call(server, "GET", name)
+        assert kept.status == 200 and kept.text and kept.headers["x-content-type-options"] == "nosniff", name
+        assert kept.headers["cache-control"] == "public, max-age=31536000, immutable", name
+        # What has no version, or that of another server, is asked for each time.
+        for other in (name.split("?")[0], name + "0"):
+            assert call(server, "GET", other).headers["cache-control"] == "no-cache", other
+    for name in ("/assets/", "/assets/none.js", "/assets/style.css", "/assets/../job.js", "/assets/job.js/x"):
         assert call(server, "GET", name).status in (400, 404), name
     assert call(server, "POST", "/assets/job.js", {}).status == 405

@@ -126,6 +126,13 @@ fn waits(line: &Line) -> bool {
 mod tests {
     use super::*;
     use crate::engine::Count;
+    use crate::http::pages::assets::constant;
+
+    #[test]
+    fn the_script_lists_as_much() {
+        assert_eq!(constant("counts.js", "KINDS_MAX"), KINDS_MAX);
+        assert_eq!(constant("counts.js", "NOTES_MAX"), NOTES_MAX);
+    }
 
     fn counts(counts: &[(&str, State, u64)]) -> Counts {
         let count = |(kind, state, jobs): &(&str, State, u64)| Count {

@@ -2,7 +2,7 @@
 
 use super::counts::Table;
 use super::document::Document;
-use super::forms::Token;
+use super::forms::Blank;
 use super::overview::Overview;
 use super::search::{Search, Show};
 use super::words::{label, lasted};
@@ -43,7 +43,7 @@ pub struct View {
 
 impl View {
     /// The page.
-    pub fn page(&self, token: &Token) -> Answer {
+    pub fn page(&self, blank: &Blank) -> Answer {
         let main = html! {
             h1.unseen { "Jobs" }
             section { (self.counts.markup(&self.overview.workers.kinds)) }
@@ -51,7 +51,7 @@ impl View {
             div.columns {
                 (self.list())
                 aside aria-label="Start a job, and workers" {
-                    (self.start(token))
+                    (self.start(blank))
                     (self.workers())
                 }
             }
@@ -77,11 +77,16 @@ impl View {
             }
         };
         let minutes = SLICE.as_secs() as usize * SLICES / 60;
+        // What was before its start the process has not seen.
+        let when = match self.overview.start > all.time {
+            true => "since the server's start".to_owned(),
+            false => format!("in {minutes} min"),
+        };
         html! {
             section #charts aria-label={ "The last " (minutes) " minutes" } {
-                (chart("throughput", "Throughput", ended(all).to_string(), throughput(all)))
-                (chart("latency", "Time to result", all.p50.map(lasted).unwrap_or("–".to_owned()), latency(all)))
-                (chart("failures", "Failures", (all.failed + all.expired).to_string(), failures(all)))
+                (chart("throughput", "Throughput", ended(all).to_string(), throughput(all, &when)))
+                (chart("latency", "Time to result", all.p50.map(lasted).unwrap_or("–".to_owned()), latency(all, &when)))
+                (chart("failures", "Failures", (all.failed + all.expired).to_string(), failures(all, &when)))
             }
         }
     }
@@ -169,7 +174,7 @@ impl View {
         }
     }
 
-    fn start(&self, token: &Token) -> Markup {
+    fn start(&self, blank: &Blank) -> Markup {
         let served = self.overview.workers.kinds.iter().map(String::as_str);
         let known: BTreeSet<&str> =
             served.chain(self.counts.kinds()).chain(self.search.kinds.iter().map(String::as_str)).collect();
@@ -178,7 +183,7 @@ impl View {
             section {
                 h2 { "Start a job" }
                 form #start method="post" action="/jobs" {
-                    (token.field())
+                    (blank.fields())
                     label {
                         "Kind"
                         @if known.is_empty() {
@@ -254,22 +259,20 @@ fn ended(all: &Slice) -> u64 {
     all.succeeded + all.failed + all.cancelled + all.expired
 }
 
-fn throughput(all: &Slice) -> String {
-    format!("jobs ended in 15 min; {} were started", all.created)
+fn throughput(all: &Slice, when: &str) -> String {
+    format!("jobs ended {when}; {} were started", all.created)
 }
 
-fn latency(all: &Slice) -> String {
+fn latency(all: &Slice, when: &str) -> String {
     match all.p95 {
         Some(p95) => format!("half took that at most, 95\u{a0}% {}", lasted(p95)),
-        None => "no job succeeded in 15 min".to_owned(),
+        None => format!("no job succeeded {when}"),
     }
 }
 
-fn failures(all: &Slice) -> String {
-    format!(
-        "jobs failed in 15 min; {} attempts are repeated, {} jobs were cancelled",
-        all.retried, all.cancelled
-    )
+fn failures(all: &Slice, when: &str) -> String {
+    let Slice { retried, cancelled, .. } = all;
+    format!("jobs failed {when}; {retried} attempts are repeated, {cancelled} jobs were cancelled")
 }
 
 #[cfg(test)]
@@ -278,10 +281,17 @@ mod tests {
     use crate::api::Counts;
     use crate::engine::{Count, Present, Workers};
     use crate::http::fake::at;
+    use crate::http::pages::assets::constant;
+    use crate::http::pages::forms::Token;
     use crate::http::pages::search::{Asked, parse};
     use crate::job::State;
     use crate::metrics::Recent;
     use http_body_util::BodyExt;
+
+    #[test]
+    fn the_script_names_as_many_kinds() {
+        assert_eq!(constant("dashboard.js", "WORKER_KINDS_MAX"), WORKER_KINDS_MAX);
+    }
 
     const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'&";
 
@@ -297,7 +307,8 @@ mod tests {
             counts,
             now: Timestamp::default(),
         };
-        let body = view.page(&Token::new([1, 2])).into_body().collect().await.unwrap().to_bytes();
+        let body =
+            view.page(&Token::new([1, 2]).blank([3, 4])).into_body().collect().await.unwrap().to_bytes();
         String::from_utf8(body.to_vec()).unwrap()
     }
 

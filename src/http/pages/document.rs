@@ -1,5 +1,6 @@
 //! What every page has: its frame, and the headers by which a browser runs and loads nothing but our own files.
 
+use super::assets;
 use crate::http::body::{Answer, full};
 use crate::http::problem::Problem;
 use crate::job::Timestamp;
@@ -17,14 +18,13 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
     form-action 'self'; frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
 /// Every page has these.
-const HEADERS: [(HeaderName, &str); 7] = [
+const HEADERS: [(HeaderName, &str); 6] = [
     (CONTENT_TYPE, "text/html; charset=utf-8"),
     (CONTENT_SECURITY_POLICY, POLICY),
     (X_FRAME_OPTIONS, "DENY"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     // With `no-referrer` a browser would say of a form that it comes from nowhere (`Origin: null`), which `edge` refuses.
     (REFERRER_POLICY, "same-origin"),
-    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (CACHE_CONTROL, "no-store"),
 ];
 
@@ -56,11 +56,10 @@ impl Document<'_> {
                     meta name="viewport" content="width=device-width, initial-scale=1";
                     meta name="color-scheme" content="light dark";
                     title { (self.title) }
-                    link rel="icon" href="/assets/icon.svg";
-                    link rel="stylesheet" href="/assets/style.css";
-                    link rel="stylesheet" href={ "/assets/" (self.name) ".css" };
+                    link rel="icon" href=(assets::address("icon.svg"));
+                    link rel="stylesheet" href=(assets::address(&format!("{}.css", self.name)));
                     @if self.name != PROBLEM {
-                        script type="module" src={ "/assets/" (self.name) ".js" } {}
+                        script type="module" src=(assets::address(&format!("{}.js", self.name))) {}
                     }
                     @if let Some(seconds) = self.refresh {
                         noscript { meta http-equiv="refresh" content=(seconds); }

@@ -1,4 +1,5 @@
-//! What the forms of pages send, and the token by which it is known that a page of this very process has sent it.
+//! What the forms of pages send: the token by which it is known that a page of this very process has sent it, and the request
+//! by which it is known that it was sent twice.
 //!
 //! A browser sends the form of any page anywhere. It says where that page is from, and `edge` refuses foreign ones; the token
 //! holds also where a browser, or something between, does not say so: no foreign page can read it.
@@ -12,8 +13,10 @@ use maud::{Markup, html};
 use std::fmt;
 use std::sync::Arc;
 
-/// The field that has it.
+/// The field that has the token.
 const TOKEN: &str = "token";
+/// The field that has the id of the request that the form makes.
+const REQUEST: &str = "request";
 
 /// Known to the pages of one process alone.
 #[derive(Clone)]
@@ -32,9 +35,27 @@ impl Token {
         Self(format!("{:016x}{:016x}", random[0], random[1]).into())
     }
 
-    /// The field of a form that has it.
-    pub fn field(&self) -> Markup {
-        html! { input type="hidden" name=(TOKEN) value=(*self.0); }
+    /// What the forms of one page send with all else, with these random bits.
+    pub fn blank(&self, random: [u64; 2]) -> Blank {
+        Blank { token: self.clone(), request: format!("{:016x}{:016x}", random[0], random[1]) }
+    }
+}
+
+/// What the forms of one page send with all else.
+#[derive(Clone, Debug)]
+pub struct Blank {
+    token: Token,
+    request: String,
+}
+
+impl Blank {
+    /// The fields of a form that does something.
+    pub fn fields(&self) -> Markup {
+        // A browser that remembers what was in a form must not send a request of another page.
+        html! {
+            input type="hidden" name=(TOKEN) value=(*self.token.0) autocomplete="off";
+            input type="hidden" name=(REQUEST) value=(self.request) autocomplete="off";
+        }
     }
 }
 
@@ -43,7 +64,7 @@ impl Token {
 pub struct Form(Vec<(String, String)>);
 
 impl Form {
-    /// Reads a form, which has the token and these fields at most, each once.
+    /// Reads a form, which has the token, the request, and these fields at most, each once.
     pub async fn read(
         headers: &HeaderMap,
         body: impl http_body::Body<Data = Bytes>,
@@ -55,7 +76,7 @@ impl Form {
         let mut form = Self(Vec::new());
         for pair in pairs(text) {
             let (name, value) = pair?;
-            if name != TOKEN && !fields.contains(&name.as_str()) {
+            if ![TOKEN, REQUEST].contains(&name.as_str()) && !fields.contains(&name.as_str()) {
                 return Err(bad(format!("{name}: the form has no such field")));
             }
             if form.0.iter().any(|(known, _)| *known == name) {
@@ -68,6 +89,11 @@ impl Form {
             return Err(Problem::new(StatusCode::FORBIDDEN, "FORM_TOKEN_INVALID", detail));
         }
         Ok(form)
+    }
+
+    /// The id of the request that the form makes: one that is sent twice does nothing the second time.
+    pub fn request(&self) -> String {
+        self.get(REQUEST).to_owned()
     }
 
     /// What a field has; nothing where it is not there.

@@ -1,7 +1,7 @@
 //! The page of a job, as it is when it is asked for. Its script goes on from there, and finds everything by its id.
 
 use super::document::Document;
-use super::forms::Token;
+use super::forms::Blank;
 use super::past::{Past, Tail, shown_text};
 use super::words::{label, lasted, moment, named};
 use crate::http::body::Answer;
@@ -20,13 +20,13 @@ const FOLLOWED_BYTES_MAX: u64 = 4 << 20;
 const REFRESH_SECONDS: u32 = 30;
 
 /// The page of a job; whether somebody serves its kind is for one that waits.
-pub fn page(snapshot: &Snapshot, past: &Past, token: &Token, is_served: bool, now: Timestamp) -> Answer {
+pub fn page(snapshot: &Snapshot, past: &Past, blank: &Blank, is_served: bool, now: Timestamp) -> Answer {
     let job = &snapshot.job;
     let id = job.id.to_string();
     let main = html! {
         h1 { (job.kind) " " code { (id) } }
         (standing(snapshot, is_served))
-        (actions(job, &id, token))
+        (actions(job, &id, blank))
         div.columns {
             div {
                 section #failure hidden[job.failure.is_none()] {
@@ -107,11 +107,11 @@ fn standing(snapshot: &Snapshot, is_served: bool) -> Markup {
 }
 
 /// What can be done about it. What cannot be undone asks once more.
-fn actions(job: &Job, id: &str, token: &Token) -> Markup {
+fn actions(job: &Job, id: &str, blank: &Blank) -> Markup {
     let form = |action: &str, words: &str| {
         html! {
             form method="post" action={ "/jobs/" (id) "/" (action) } data-action=(action) {
-                (token.field())
+                (blank.fields())
                 button { (words) }
             }
         }
@@ -309,6 +309,7 @@ fn facts(snapshot: &Snapshot) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Token;
     use crate::http::fake::{at, snapshot};
     use crate::job::{Channel, LogLine};
     use http_body_util::BodyExt;
@@ -316,7 +317,7 @@ mod tests {
     const HOSTILE: &str = "<script>alert(1)</script>\"'&<b onload=x>";
 
     async fn text(snapshot: &Snapshot, past: &Past) -> String {
-        let answer = page(snapshot, past, &Token::new([1, 2]), true, at(12.0));
+        let answer = page(snapshot, past, &Token::new([1, 2]).blank([3, 4]), true, at(12.0));
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         String::from_utf8(body.to_vec()).unwrap()
     }

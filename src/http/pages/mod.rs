@@ -49,16 +49,23 @@ pub enum Call {
     Overview,
     /// A job.
     Job,
-    /// Start one.
-    Start,
-    /// Ask that it stop.
-    Cancel,
-    /// Start it again, as a new one.
-    Retry,
-    /// Forget it.
-    Delete,
+    /// What a form does.
+    Form(Deed),
     /// A file of the pages.
     Asset,
+}
+
+/// What a form does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Starts a job.
+    Start,
+    /// Asks that one stop.
+    Cancel,
+    /// Starts one again, as a new one.
+    Retry,
+    /// Forgets one.
+    Delete,
 }
 
 /// All of them. What stands in the place of the ticket of a file is its name.
@@ -66,10 +73,10 @@ pub const ROUTES: &[Route<Call>] = &[
     route(Method::GET, "/", Call::Dashboard, "Dashboard"),
     route(Method::GET, "/overview", Call::Overview, "Overview"),
     route(Method::GET, "/jobs/{jobId}", Call::Job, "JobPage"),
-    route(Method::POST, "/jobs", Call::Start, "StartForm"),
-    route(Method::POST, "/jobs/{jobId}/cancel", Call::Cancel, "CancelForm"),
-    route(Method::POST, "/jobs/{jobId}/retry", Call::Retry, "RetryForm"),
-    route(Method::POST, "/jobs/{jobId}/delete", Call::Delete, "DeleteForm"),
+    route(Method::POST, "/jobs", Call::Form(Deed::Start), "StartForm"),
+    route(Method::POST, "/jobs/{jobId}/cancel", Call::Form(Deed::Cancel), "CancelForm"),
+    route(Method::POST, "/jobs/{jobId}/retry", Call::Form(Deed::Retry), "RetryForm"),
+    route(Method::POST, "/jobs/{jobId}/delete", Call::Form(Deed::Delete), "DeleteForm"),
     route(Method::GET, "/assets/{jobId}", Call::Asset, "Asset"),
 ];
 
@@ -83,20 +90,16 @@ pub async fn answer(
     head: &Head,
     body: impl http_body::Body<Data = Bytes>,
 ) -> Result<Answer, Problem> {
-    if call == Call::Asset {
-        return assets::answer(name, &head.headers).ok_or_else(Problem::nothing);
-    }
-    if call == Call::Overview {
-        return overview(overviews, head).await;
-    }
-    let answered = match call {
+    let page = match call {
+        Call::Asset => {
+            return assets::answer(name, head.uri.query(), &head.headers).ok_or_else(Problem::nothing);
+        }
+        Call::Overview => return overview(overviews, head).await,
         Call::Dashboard => dashboard(api, token, overviews, head).await,
         Call::Job => job(api, token, name, head).await,
-        Call::Start | Call::Cancel | Call::Retry | Call::Delete | Call::Asset | Call::Overview => {
-            change(api, token, call, name, head, body).await
-        }
+        Call::Form(deed) => change(api, token, deed, name, head, body).await,
     };
-    Ok(negotiated(&head.headers, answered))
+    Ok(negotiated(&head.headers, page))
 }
 
 /// An answer that depends on who asks: to a browser, what went wrong is a page as well.
@@ -134,10 +137,10 @@ async fn dashboard(
     let page = api.list(search.request()).await?;
     let (known, now) = (Arc::clone(&overview), api.now());
     let (jobs, older) = page.show(move |snapshot| rows::row(snapshot, &known.workers.kinds, now)).await?;
-    let token = token.clone();
+    let blank = token.blank([api.chance(), api.chance()]);
     let counts = counts::Table::new(&counts);
     let view = dashboard::View { search, jobs, older, overview, counts, now };
-    Ok(api::aside(true, move || view.page(&token)).await?)
+    Ok(api::aside(true, move || view.page(&blank)).await?)
 }
 
 async fn overview(overviews: &Overviews, head: &Head) -> Result<Answer, Problem> {
@@ -158,8 +161,8 @@ async fn job(api: &api::Jobs, token: &Token, ticket: &str, head: &Head) -> Resul
     let snapshot = api.parts(ticket, Parts::FULL).await?;
     let past = past::past(api, &snapshot.job).await?;
     let is_served = snapshot.job.state != State::Pending || api.is_served(&snapshot.job.kind);
-    let (token, now) = (token.clone(), api.now());
-    Ok(api::show(snapshot, move |snapshot| job::page(snapshot, &past, &token, is_served, now)).await?)
+    let (blank, now) = (token.blank([api.chance(), api.chance()]), api.now());
+    Ok(api::show(snapshot, move |snapshot| job::page(snapshot, &past, &blank, is_served, now)).await?)
 }
 
 /// What a form has changed, and where that is to be seen.
@@ -171,37 +174,37 @@ struct Changed {
 async fn change(
     api: &api::Jobs,
     token: &Token,
-    call: Call,
+    deed: Deed,
     ticket: &str,
     head: &Head,
     body: impl http_body::Body<Data = Bytes>,
 ) -> Result<Answer, Problem> {
-    let fields: &[&str] = if call == Call::Start { &["kind", "input"] } else { &[] };
+    let fields: &[&str] = if deed == Deed::Start { &["kind", "input"] } else { &[] };
     let form = Form::read(&head.headers, body, token, fields).await?;
-    let job_id = ticket.to_owned();
-    let location = match call {
-        Call::Start => {
+    let (job_id, request_id) = (ticket.to_owned(), form.request());
+    let location = match deed {
+        Deed::Start => {
             let payload = Some(form.get("input")).filter(|input| !input.trim().is_empty());
             let request = StartJobRequest {
                 kind: form.get("kind").to_owned(),
                 payload: payload.map(|input| Payload::InputJson(input.to_owned())),
+                request_id,
                 ..Default::default()
             };
             format!("/jobs/{}", api.start(request, trace(&head.headers)).await?.snapshot.job.id)
         }
-        Call::Retry => {
-            let request = RetryJobRequest { job_id, ..Default::default() };
+        Deed::Retry => {
+            let request = RetryJobRequest { job_id, request_id };
             format!("/jobs/{}", api.retry(request, trace(&head.headers)).await?.snapshot.job.id)
         }
-        Call::Cancel => {
+        Deed::Cancel => {
             let request = CancelJobRequest { job_id, ..Default::default() };
             format!("/jobs/{}", api.cancel(request).await?.job.id)
         }
-        Call::Delete => {
+        Deed::Delete => {
             api.delete(DeleteJobRequest { job_id }).await?;
             "/".to_owned()
         }
-        Call::Job | Call::Asset | Call::Dashboard | Call::Overview => return Err(Problem::nothing()),
     };
     if prefers_page(&head.headers) {
         return Ok(sent_on(location));

@@ -26,6 +26,8 @@ pub struct Overview {
     pub workers: Workers,
     /// What had happened.
     pub minutes: Minutes,
+    /// When the process began, before which it has seen nothing.
+    pub start: Timestamp,
     /// All of it as JSON.
     pub text: Bytes,
 }
@@ -52,7 +54,6 @@ impl Overview {
     pub fn new(workers: Workers, minutes: Minutes, start: Timestamp, now: Timestamp) -> Self {
         let told = Told {
             now: Time(now),
-            version: env!("CARGO_PKG_VERSION"),
             start_time: Time(start),
             workers: workers.named.iter().map(Worker::new).collect(),
             more_workers: workers.more,
@@ -62,7 +63,7 @@ impl Overview {
             total: Counts::new(&minutes.all),
         };
         let text = serde_json::to_vec(&told).expect("what we send has a JSON form");
-        Self { text: text.into(), workers, minutes }
+        Self { text: text.into(), workers, minutes, start }
     }
 }
 
@@ -71,7 +72,6 @@ impl Overview {
 #[serde(rename_all = "camelCase")]
 struct Told<'a> {
     now: Time,
-    version: &'static str,
     start_time: Time,
     workers: Vec<Worker<'a>>,
     more_workers: usize,
@@ -187,7 +187,6 @@ mod tests {
         let counts = json!({"time": "2026-01-01T00:00:10Z", "succeeded": 4, "p50": "1.5s"});
         let expected = json!({
             "now": "2026-01-01T00:00:12.500Z",
-            "version": env!("CARGO_PKG_VERSION"),
             "startTime": "1970-01-01T00:00:00Z",
             "workers": [{"name": "pool", "inProcess": true, "kinds": ["simulate"], "jobs": 3, "free": 5}],
             "moreWorkers": 2,

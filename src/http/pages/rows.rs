@@ -88,6 +88,14 @@ mod tests {
     }
 
     #[test]
+    fn the_script_says_as_much_of_a_failure() {
+        assert_eq!(
+            crate::http::pages::assets::constant("rows.js", "MESSAGE_CHARACTERS_MAX"),
+            MESSAGE_CHARACTERS_MAX
+        );
+    }
+
+    #[test]
     fn one_that_waits_says_for_what() {
         let snapshot = snapshot();
 

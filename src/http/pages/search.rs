@@ -294,6 +294,11 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_script_lists_as_many_jobs() {
+        assert_eq!(crate::http::pages::assets::constant("list.js", "ROWS_MAX"), LIVE_JOBS_MAX);
+    }
+
     #[rstest]
     #[case("", "/")]
     #[case("show=&q=&kind=&state=&label=&pageToken=", "/")]

@@ -65,33 +65,45 @@ pub fn lasted(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
+
+    /// What is said of what, here and by the scripts: `tests/browser/words.test.mjs` has the same.
+    fn sayings(of: &str) -> Vec<(Value, String)> {
+        let all: Value = serde_json::from_str(include_str!("../../../tests/browser/words.json")).unwrap();
+        let said = |saying: &Value| (saying[0].clone(), saying[1].as_str().unwrap().to_owned());
+        all[of].as_array().unwrap().iter().map(said).collect()
+    }
 
     #[test]
     fn an_age_is_said_in_one_unit_before_and_behind() {
         let now = Timestamp::from_micros(1_767_225_600_000_000);
-        let said = |micros: i64| ago(Timestamp::from_micros(now.as_micros() + micros), now).into_string();
 
-        for (seconds, words) in
-            [(0, "now"), (-59, "59 s ago"), (-125, "2 min ago"), (-90_000, "1 d ago"), (7_300, "in 2 h")]
-        {
-            let text = said(seconds * 1_000_000);
+        for (milliseconds, words) in sayings("ago") {
+            let time = Timestamp::from_micros(now.as_micros() + milliseconds.as_i64().unwrap() * 1_000);
+            let text = ago(time, now).into_string();
             assert!(text.ends_with(&format!(">{words}</time>")), "{text}");
         }
     }
 
     #[test]
     fn a_time_is_said_in_two_units_at_most() {
-        for (seconds, said) in [
-            (0.0, "0 ms"),
-            (0.9996, "999 ms"),
-            (1.0, "1 s"),
-            (12.345, "12.3 s"),
-            (59.99, "59.9 s"),
-            (60.0, "1 min 0 s"),
-            (3_725.0, "1 h 2 min"),
-            (90_000.0, "1 d 1 h"),
-        ] {
-            assert_eq!(lasted(Duration::from_secs_f64(seconds)), said);
+        for (milliseconds, words) in sayings("lasted") {
+            assert_eq!(lasted(Duration::from_millis(milliseconds.as_u64().unwrap())), words);
+        }
+    }
+
+    #[test]
+    fn a_reason_is_said_in_plain_words() {
+        for (reason, words) in sayings("named") {
+            assert_eq!(named(reason.as_str().unwrap()), words);
+        }
+    }
+
+    #[test]
+    fn a_state_is_called_by_its_name_as_the_scripts_do() {
+        for state in State::ALL {
+            let name = state.to_string();
+            assert_eq!(label(state), format!("{}{}", &name[..1], name[1..].to_lowercase()));
         }
     }
 }

@@ -44,18 +44,38 @@ async function renew() {
 }
 
 /**
+ * Makes the next sending of a form a request of its own. Until then one that is sent twice is one request: after a second click,
+ * or where nobody knows whether the first has come.
+ * @param {HTMLFormElement} form
+ */
+function begin(form) {
+  const request = form.elements.namedItem("request")
+  if (!(request instanceof HTMLInputElement)) return
+  const random = crypto.getRandomValues(new Uint8Array(16))
+  request.value = [...random].map(byte => byte.toString(16).padStart(2, "0")).join("")
+}
+
+/**
  * Sends a form where it stands, and says what came of it.
  * @param {HTMLFormElement} form
  * @param {(location: string) => void} done
  * @param {(sentence: string) => void} failed
  */
 export function enhance(form, done, failed) {
+  // What was changed is another request, and so is what comes once somebody has come back to a page by the browser's memory.
+  form.addEventListener("input", () => begin(form))
+  form.addEventListener("change", () => begin(form))
+  addEventListener("pageshow", event => {
+    if (event.persisted) begin(form)
+  })
   form.addEventListener("submit", async event => {
     event.preventDefault()
     const buttons = form.querySelectorAll("button")
     for (const button of buttons) button.disabled = true
     try {
-      done(await send(form))
+      const location = await send(form)
+      begin(form)
+      done(location)
     } catch (error) {
       failed(error instanceof Error ? error.message : String(error))
     } finally {

@@ -121,33 +121,43 @@ export class Charts {
   #failures = drawing("failures", ["bad", "retried"])
 
   /**
-   * @param {readonly Slice[]} slices
-   * @param {Slice} total
+   * @param {object} overview
+   * @param {string} overview.startTime Before that the server has seen nothing.
+   * @param {number} overview.interval The seconds of a slice.
+   * @param {readonly Slice[]} overview.recent
+   * @param {Slice} overview.total
    */
-  draw(slices, total) {
-    this.#drawThroughput(slices, total)
-    this.#drawLatency(slices, total)
-    this.#drawFailures(slices, total)
+  draw({ startTime, interval, recent, total }) {
+    const isWhole = Date.parse(startTime) <= Date.parse(total.time)
+    const when = isWhole ? `in ${Math.round((recent.length * interval) / 60)} min` : "since the server's start"
+    const every = `every ${interval} seconds`
+    this.#drawThroughput(recent, total, when, every)
+    this.#drawLatency(recent, total, when, every)
+    this.#drawFailures(recent, total, when, every)
   }
 
   /**
    * @param {readonly Slice[]} slices
    * @param {Slice} total
+   * @param {string} when
+   * @param {string} every
    */
-  #drawThroughput(slices, total) {
+  #drawThroughput(slices, total, when, every) {
     const bad = slices.map(failedIn)
     const good = slices.map(slice => endedIn(slice) - failedIn(slice))
     const most = Math.max(1, ...slices.map(endedIn))
     this.#throughput.draw({ bad: bars(bad, bad.map(() => 0), most), good: bars(good, bad, most) })
-    const words = `jobs ended in 15 min; ${total.created ?? 0} were started`
-    this.#throughput.tell(String(endedIn(total)), words, `Jobs that ended, every 10 seconds; at most ${most}`)
+    const words = `jobs ended ${when}; ${total.created ?? 0} were started`
+    this.#throughput.tell(String(endedIn(total)), words, `Jobs that ended, ${every}; at most ${most}`)
   }
 
   /**
    * @param {readonly Slice[]} slices
    * @param {Slice} total
+   * @param {string} when
+   * @param {string} every
    */
-  #drawLatency(slices, total) {
+  #drawLatency(slices, total, when, every) {
     const read = (/** @type {string | undefined} */ text) => (text === undefined ? null : Math.max(1, milliseconds(text)))
     const [p50, p95] = [slices.map(slice => read(slice.p50)), slices.map(slice => read(slice.p95))]
     const known = [...p50, ...p95].filter(value => value !== null)
@@ -155,9 +165,9 @@ export class Charts {
     this.#latency.draw({ p95: line(p95, least, most), p50: line(p50, least, most) })
     const words = total.p95
       ? `half took that at most, 95\u00a0% ${lasted(milliseconds(total.p95))}`
-      : "no job succeeded in 15 min"
+      : `no job succeeded ${when}`
     const label = known.length
-      ? `Time from ticket to result, every 10 seconds, from ${lasted(least)} to ${lasted(most)}`
+      ? `Time from ticket to result, ${every}, from ${lasted(least)} to ${lasted(most)}`
       : "Time from ticket to result: nothing to draw"
     this.#latency.tell(total.p50 ? lasted(milliseconds(total.p50)) : "–", words, label)
   }
@@ -165,13 +175,15 @@ export class Charts {
   /**
    * @param {readonly Slice[]} slices
    * @param {Slice} total
+   * @param {string} when
+   * @param {string} every
    */
-  #drawFailures(slices, total) {
+  #drawFailures(slices, total, when, every) {
     const bad = slices.map(failedIn)
     const retried = slices.map(slice => slice.retried ?? 0)
     const most = Math.max(1, ...bad.map((count, index) => count + retried[index]))
     this.#failures.draw({ bad: bars(bad, bad.map(() => 0), most), retried: bars(retried, bad, most) })
-    const words = `jobs failed in 15 min; ${total.retried ?? 0} attempts are repeated, ${total.cancelled ?? 0} jobs were cancelled`
-    this.#failures.tell(String(failedIn(total)), words, `Jobs and attempts that failed, every 10 seconds; at most ${most}`)
+    const words = `jobs failed ${when}; ${total.retried ?? 0} attempts are repeated, ${total.cancelled ?? 0} jobs were cancelled`
+    this.#failures.tell(String(failedIn(total)), words, `Jobs and attempts that failed, ${every}; at most ${most}`)
   }
 }

@@ -17,6 +17,8 @@ const WORKER_KINDS_MAX = 12
  * What `/overview` answers.
  * @typedef {object} Overview
  * @property {string} now
+ * @property {string} startTime
+ * @property {number} interval Seconds of each of the recent slices.
  * @property {Worker[]} workers
  * @property {number} moreWorkers
  * @property {string[]} servedKinds
@@ -26,10 +28,17 @@ const WORKER_KINDS_MAX = 12
 
 /** @typedef {{name: string, inProcess: boolean, kinds: string[], jobs: number, free: number}} Worker */
 
-/** The kinds that somebody serves, as far as the page knows. @type {ReadonlySet<string>} */
-let served = new Set([...document.querySelectorAll("#workers .kind")].map(kind => kind.textContent ?? ""))
+/** The kinds that somebody serves; at first, those on the page of which it does not say that nobody does. @type {ReadonlySet<string>} */
+let served = servedAtFirst()
 /** @type {List | null} */
 let list = null
+
+function servedAtFirst() {
+  const kinds = (/** @type {string} */ selector) => [...document.querySelectorAll(selector)].map(kind => kind.textContent ?? "")
+  const served = new Set(kinds("#workers .kind, #counts tbody th, #jobs .kind"))
+  for (const kind of kinds("#unserved strong, #jobs li:has(.unserved) .kind")) served.delete(kind)
+  return served
+}
 
 /**
  * Asks again and again, while the page is shown; one answer at a time, and what fails is asked for again.
@@ -61,7 +70,7 @@ function poll(address, interval, heard) {
 /** @param {Overview} overview */
 function showOverview(overview) {
   serverSays(Date.parse(overview.now))
-  charts.draw(overview.recent, overview.total)
+  charts.draw(overview)
   showWorkers(overview)
   const now = new Set(overview.servedKinds)
   if (now.size === served.size && [...now].every(kind => served.has(kind))) return

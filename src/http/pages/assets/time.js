@@ -55,7 +55,7 @@ export function milliseconds(text) {
  * @param {number} now
  */
 export function ago(time, now) {
-  const seconds = Math.round(Math.abs(now - time) / 1000)
+  const seconds = Math.floor(Math.abs(now - time) / 1000)
   const [amount, unit] =
     seconds < 60 ? [seconds, "s"]
     : seconds < 3600 ? [Math.floor(seconds / 60), "min"]
