@@ -18,7 +18,7 @@ pub enum Collector {
     /// To this one.
     At(traces::Settings),
     /// Nowhere, and nobody has asked for it.
-    None,
+    Nowhere,
     /// Nowhere, although the common variables ask for it; this is why.
     Beyond(String),
 }
@@ -41,9 +41,9 @@ impl Collector {
         let first = |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, set(name)?)));
         let is = |name: &str, word: &str| set(name).is_some_and(|value| value.eq_ignore_ascii_case(word));
         if is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
-            return Ok(Self::None);
+            return Ok(Self::Nowhere);
         }
-        let Some((name, endpoint)) = first(ENDPOINTS) else { return Ok(Self::None) };
+        let Some((name, endpoint)) = first(ENDPOINTS) else { return Ok(Self::Nowhere) };
         if let Some((name, protocol)) = first(PROTOCOLS)
             && protocol != "grpc"
         {
@@ -76,8 +76,8 @@ mod tests {
     }
 
     #[rstest]
-    #[case::nothing(&[], Collector::None)]
-    #[case::empty(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "")], Collector::None)]
+    #[case::nothing(&[], Collector::Nowhere)]
+    #[case::empty(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "")], Collector::Nowhere)]
     #[case::an_address(&[GRPC], to("http://collector:4317"))]
     #[case::one_for_traces(&[GRPC, ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://other:1")], to("http://other:1"))]
     #[case::grpc(&[GRPC, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")], to("http://collector:4317"))]
@@ -85,11 +85,11 @@ mod tests {
         &[GRPC, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"), ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc")],
         to("http://collector:4317"),
     )]
-    #[case::disabled(&[GRPC, ("OTEL_SDK_DISABLED", "True")], Collector::None)]
+    #[case::disabled(&[GRPC, ("OTEL_SDK_DISABLED", "True")], Collector::Nowhere)]
     #[case::not_disabled(&[GRPC, ("OTEL_SDK_DISABLED", "false")], to("http://collector:4317"))]
-    #[case::no_exporter(&[GRPC, ("OTEL_TRACES_EXPORTER", "none")], Collector::None)]
+    #[case::no_exporter(&[GRPC, ("OTEL_TRACES_EXPORTER", "none")], Collector::Nowhere)]
     #[case::an_exporter(&[GRPC, ("OTEL_TRACES_EXPORTER", "otlp")], to("http://collector:4317"))]
-    #[case::disabled_and_beyond(&[TLS, ("OTEL_SDK_DISABLED", "true")], Collector::None)]
+    #[case::disabled_and_beyond(&[TLS, ("OTEL_SDK_DISABLED", "true")], Collector::Nowhere)]
     fn the_common_variables_are_heeded(#[case] variables: &[(&str, &str)], #[case] expected: Collector) {
         assert_eq!(collector(None, variables).unwrap(), expected);
     }

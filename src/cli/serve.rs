@@ -152,7 +152,7 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
             let traces = Traces::start(settings, store.keeper(), Arc::clone(&clock), Arc::new(rand::random));
             traces.context("otlp_endpoint")?
         }
-        Collector::None => Traces::default(),
+        Collector::Nowhere => Traces::default(),
         Collector::Beyond(why) => {
             tracing::warn!(%why, "jobs are not traced");
             Traces::default()
