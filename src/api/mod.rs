@@ -315,7 +315,7 @@ pub async fn aside<T: Send + 'static>(
         Ok(done) => Ok(done),
         // Whoever catches panics of calls shall catch this one: its text may quote an input.
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => Err(Status::unavailable("the server is stopping")),
+        Err(_) => Err(status::status(&Error::stopping())),
     }
 }
 
