@@ -70,15 +70,6 @@ pub struct Taker {
 }
 
 impl Engine {
-    /// Leases up to `count` ready jobs for somebody who will not ask again, and waits until there is one. Cancel safe. What more
-    /// had been claimed for them is given back.
-    pub async fn lease(&self, worker: &Worker, count: usize) -> Result<Vec<Leased>, Error> {
-        let mut place = self.enlist(worker);
-        let leased = place.lease(count).await?;
-        place.offer(0);
-        Ok(leased)
-    }
-
     /// Takes in a worker, which gets nothing before it offers a slot.
     pub fn enlist(&self, worker: &Worker) -> Place {
         // As many may lie in it as the worker has offered slots.
@@ -124,8 +115,11 @@ impl Place {
     /// ready for the next call; where this one is dropped before it has any, no more is claimed.
     pub async fn lease(&mut self, count: usize) -> Result<Vec<Leased>, Error> {
         self.offer(count);
-        let asking = Asking(Some(self));
-        asking.leased().await
+        let mut asking = Asking { place: self, done: false };
+        let first = asking.place.next().await?;
+        let leased = std::iter::once(first).chain(std::iter::from_fn(|| asking.place.more())).collect();
+        asking.done = true;
+        Ok(leased)
     }
 
     /// Waits for a job. Cancel safe.
@@ -180,22 +174,15 @@ impl Place {
 }
 
 /// Somebody waits at a place. Whoever stops waiting takes nothing.
-struct Asking<'a>(Option<&'a mut Place>);
-
-impl Asking<'_> {
-    async fn leased(mut self) -> Result<Vec<Leased>, Error> {
-        let Some(place) = &mut self.0 else { return Ok(Vec::new()) };
-        let first = place.next().await?;
-        let leased = std::iter::once(first).chain(std::iter::from_fn(|| place.more())).collect();
-        self.0 = None;
-        Ok(leased)
-    }
+struct Asking<'a> {
+    place: &'a mut Place,
+    done: bool,
 }
 
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
-        if let Some(place) = &self.0 {
-            place.offer(0);
+        if !self.done {
+            self.place.offer(0);
         }
     }
 }

@@ -67,7 +67,7 @@ impl Bench {
     async fn lease(&self, in_process: bool) -> Leased {
         let worker =
             Worker { name: "worker-1".into(), kinds: ["work".to_owned()].into(), in_process, term: None };
-        within(self.engine.lease(&worker, 1)).await.unwrap().pop().unwrap()
+        within(self.engine.enlist(&worker).lease(1)).await.unwrap().pop().unwrap()
     }
 
     async fn complete(&self, token: &LeaseToken) {

@@ -140,7 +140,7 @@ impl Bench {
     }
 
     pub async fn lease_for(&self, worker: &Worker) -> Leased {
-        let mut leased = within(self.engine.lease(worker, 1)).await.unwrap();
+        let mut leased = within(lease(&self.engine, worker, 1)).await.unwrap();
         assert_eq!(leased.len(), 1);
         leased.remove(0)
     }
@@ -217,4 +217,10 @@ pub async fn within<T>(future: impl Future<Output = T>) -> T {
 /// What is there without waiting.
 pub async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(Duration::ZERO, future).await.ok()
+}
+
+/// Leases up to `count` jobs for somebody who will not ask again, and waits until there is one. What more had been claimed for
+/// them is given back.
+pub async fn lease(engine: &Engine, worker: &Worker, count: usize) -> Result<Vec<Leased>, Error> {
+    engine.enlist(worker).lease(count).await
 }

@@ -74,7 +74,7 @@ async fn a_claim_that_nobody_heard_of_leaves_no_job_stuck(
     let job = bench.start().await;
 
     bench.store.fail(claims, Fault::Unknown);
-    let mut lease = Box::pin(bench.engine.lease(&worker, 1));
+    let mut lease = Box::pin(lease(&bench.engine, &worker, 1));
     assert!(at_once(&mut lease).await.is_none());
     bench.pass(11 * SECOND).await;
     let leased = within(lease).await.unwrap().remove(0);
@@ -92,7 +92,7 @@ async fn a_worker_that_goes_away_in_the_middle_of_a_claim_leaves_no_job_behind()
     bench.store.block();
     let worker = pool();
     {
-        let mut lease = Box::pin(bench.engine.lease(&worker, 1));
+        let mut lease = Box::pin(lease(&bench.engine, &worker, 1));
         assert!(at_once(&mut lease).await.is_none());
     }
 

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 /// A worker that waits, until it has got a job.
 async fn waiting(bench: &Bench, worker: Worker) -> JoinHandle<Leased> {
     let engine: Engine = bench.engine.clone();
-    let waiter = tokio::spawn(async move { engine.lease(&worker, 1).await.unwrap().remove(0) });
+    let waiter = tokio::spawn(async move { lease(&engine, &worker, 1).await.unwrap().remove(0) });
     bench.settle().await;
     assert!(!waiter.is_finished());
     waiter
@@ -138,7 +138,7 @@ async fn two_workers_that_wait_get_one_of_two_jobs_each() {
 async fn a_worker_that_goes_away_passes_its_hint_on() {
     let bench = Bench::new().await;
     let worker = pool();
-    let mut first = Box::pin(bench.engine.lease(&worker, 1));
+    let mut first = Box::pin(lease(&bench.engine, &worker, 1));
     for _ in 0..2 {
         // It claims in vain, then it waits.
         assert!(at_once(&mut first).await.is_none());
@@ -199,7 +199,7 @@ async fn tenants_take_turns_however_much_one_of_them_starts(
     // By the handful within one claim, and one by one from claim to claim.
     let mut served: Vec<String> = Vec::new();
     for count in [6, 1, 1, 1] {
-        let leased = within(bench.engine.lease(&pool(), count)).await.unwrap();
+        let leased = within(lease(&bench.engine, &pool(), count)).await.unwrap();
         served.extend(leased.into_iter().map(|leased| leased.snapshot.job.tenant));
     }
 
@@ -365,7 +365,7 @@ async fn jobs_that_came_together_are_handed_out_one_by_one_and_the_others_are_gi
     let first = within(place.next()).await.unwrap();
     drop(place);
     bench.settle().await;
-    let others = within(bench.engine.lease(&remote(), 3)).await.unwrap();
+    let others = within(lease(&bench.engine, &remote(), 3)).await.unwrap();
 
     assert_eq!(first.token.job, jobs[0]);
     assert_eq!(others.iter().map(|leased| leased.token.job).collect::<Vec<_>>(), jobs[1..]);

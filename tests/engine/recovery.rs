@@ -22,7 +22,7 @@ async fn an_attempt_of_a_process_that_is_gone_does_not_count(
         bench.restart().await;
     } else {
         let act = |engine: longhaul::engine::Engine| async move {
-            engine.lease(&pool(), 1).await.unwrap();
+            lease(&engine, &pool(), 1).await.unwrap();
         };
         bench.die_after(act).await;
     }
