@@ -40,6 +40,20 @@ sys.path[:0] = [STUBS.name]
 from longhaul.v1 import job_service_pb2_grpc  # noqa: E402  (it has just been made)
 
 
+TOGETHER = {
+    "test_ai": "port 3000", "test_readme": "port 3000",
+    "test_examples": "examples", "test_example_faults": "examples",
+}
+"""Files that must not run beside each other, by what they share: the examples write generated code into their folders."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """A file stays in one process, where its tests share a server."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.stem, item.path.stem)))
+
+
 class Server:
     """A server with a folder of its own, which outlives its process."""
 

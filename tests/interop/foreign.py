@@ -5,6 +5,7 @@ It has a session of its own, so that a signal reaches all of it.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -30,16 +31,19 @@ def need_node(folder):
     if int(version[1:].split(".")[0]) < NODE_MAJOR:
         cannot_run_here(f"this machine has Node {version}; {NODE_MAJOR} is needed")
     lock, installed = folder / "package-lock.json", folder / "node_modules" / ".installed"
-    if installed.exists() and installed.read_bytes() == lock.read_bytes():
-        return
-    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    except subprocess.TimeoutExpired:
-        cannot_run_here("npm could not install the packages within 300 s")
-    if done.returncode != 0:
-        cannot_run_here(f"npm could not install the packages: {done.stderr[-500:]}")
-    shutil.copy(lock, installed)
+    # Tests in another process may want the same folder.
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if installed.exists() and installed.read_bytes() == lock.read_bytes():
+            return
+        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        try:
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+        except subprocess.TimeoutExpired:
+            cannot_run_here("npm could not install the packages within 300 s")
+        if done.returncode != 0:
+            cannot_run_here(f"npm could not install the packages: {done.stderr[-500:]}")
+        shutil.copy(lock, installed)
 
 
 class Worker:
