@@ -3,10 +3,9 @@
 import assert from "node:assert/strict"
 import { once } from "node:events"
 import { createServer } from "node:http"
-import { after, before, test } from "node:test"
+import { test } from "node:test"
 import { until } from "./api.mjs"
-import { Chromium, tabTo } from "./chromium.mjs"
-import { Server } from "./server.mjs"
+import { forAllTests, tabTo } from "./chromium.mjs"
 import { tellsTheTruth } from "./truth.mjs"
 
 const CANCEL = "details.confirm:has(form[data-action=cancel])"
@@ -15,14 +14,7 @@ const RETRY = "form[data-action=retry]"
 /** What Chromium says of an answer that a test provokes. */
 const REFUSED = /status of 403/
 
-let server, chromium
-before(async () => {
-  [server, chromium] = await Promise.all([Server.start("--slots", "16"), Chromium.start()])
-})
-after(async () => {
-  await chromium?.stop()
-  await server?.stop()
-})
+const { server, chromium } = await forAllTests("--slots", "16")
 
 async function read(id, options) {
   const reader = await chromium.reader(options)

@@ -11,6 +11,7 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
+import { after } from "node:test"
 import { WAIT, until, within } from "./api.mjs"
 import { Server } from "./server.mjs"
 
@@ -59,6 +60,16 @@ export class Chromium {
     await this.ended
     await until(() => removed(this.folder), "Chromium's folder is removed")
   }
+}
+
+/** A server of these settings and a Chromium for all tests of a file, after the last of which both end. */
+export async function forAllTests(...settings) {
+  const [server, chromium] = await Promise.all([Server.start(...settings), Chromium.start()])
+  after(async () => {
+    await chromium.stop()
+    await server.stop()
+  })
+  return { server, chromium }
 }
 
 /** Runs something with a server of these settings and a Chromium, and ends both whatever comes of it. */

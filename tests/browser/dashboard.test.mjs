@@ -1,24 +1,16 @@
 // The dashboard: what there is, live and without a script; what it filters by is in the address.
 
 import assert from "node:assert/strict"
-import { after, before, test } from "node:test"
+import { test } from "node:test"
 import { until } from "./api.mjs"
-import { Chromium } from "./chromium.mjs"
-import { Server } from "./server.mjs"
+import { forAllTests } from "./chromium.mjs"
 
 const MANY = 200
 /** How many rows a dashboard has at most, and how much of it may change a second: generous, and far from everything. */
 const ROWS_MAX = 250
 const CHANGES_PER_SECOND_MAX = 5_000
 
-let server, chromium
-before(async () => {
-  [server, chromium] = await Promise.all([Server.start("--slots", String(MANY + 20)), Chromium.start()])
-})
-after(async () => {
-  await chromium?.stop()
-  await server?.stop()
-})
+const { server, chromium } = await forAllTests("--slots", String(MANY + 20))
 
 async function read(path = "/", options) {
   const reader = await chromium.reader(options)

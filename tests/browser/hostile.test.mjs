@@ -1,10 +1,9 @@
 // Whatever a job says is text: on both pages, as it comes and as it was, with scripts and without.
 
 import assert from "node:assert/strict"
-import { after, before, test } from "node:test"
+import { test } from "node:test"
 import { until } from "./api.mjs"
-import { Chromium } from "./chromium.mjs"
-import { Server } from "./server.mjs"
+import { forAllTests } from "./chromium.mjs"
 import { parsed, tellsTheTruth } from "./truth.mjs"
 
 /** Each would call `hacked`, ask for something, or change how other text is read. */
@@ -27,14 +26,7 @@ const LABELS = Object.fromEntries([
   ["<b onclick=hacked('key')>key</b>", "value"], ["odd", ODD], ["long", LONG.slice(0, 255)],
 ])
 
-let server, chromium
-before(async () => {
-  [server, chromium] = await Promise.all([Server.start("--slots", "16"), Chromium.start()])
-})
-after(async () => {
-  await chromium?.stop()
-  await server?.stop()
-})
+const { server, chromium } = await forAllTests("--slots", "16")
 
 /** Whatever a job can say, each thing that is hostile in each place that takes it. */
 function everything(end) {

@@ -1,20 +1,12 @@
 // A job's page while its job goes on: it moves by itself, over a break too, and says in the end what the API says.
 
 import assert from "node:assert/strict"
-import { after, before, test } from "node:test"
+import { test } from "node:test"
 import { until } from "./api.mjs"
-import { AWAY, Chromium } from "./chromium.mjs"
-import { Server } from "./server.mjs"
+import { AWAY, forAllTests } from "./chromium.mjs"
 import { tellsTheTruth } from "./truth.mjs"
 
-let server, chromium
-before(async () => {
-  [server, chromium] = await Promise.all([Server.start("--slots", "16"), Chromium.start()])
-})
-after(async () => {
-  await chromium?.stop()
-  await server?.stop()
-})
+const { server, chromium } = await forAllTests("--slots", "16")
 
 /** Opens a job's page as a reader who notes whatever must not happen. */
 async function read(id) {
@@ -145,8 +137,7 @@ test("a page goes on by itself over a crash of the server, and tells the truth i
   await server.kill()
   await until(async () => await connection(page) === "broken", "the page says that it is connecting again")
   assert.match(await text(page, "#connection"), /connecting again/)
-  // Long enough that its first attempts to connect fail.
-  await new Promise(later => setTimeout(later, 2000))
+  await page.waitForEvent("requestfailed")
   await server.start()
   await until(async () => await connection(page) === "live", "the page is live again")
   await until(async () => await fraction(page) === 0.6, "the second attempt is shown")

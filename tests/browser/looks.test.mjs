@@ -3,10 +3,9 @@
 import axe from "axe-core"
 import assert from "node:assert/strict"
 import { statSync } from "node:fs"
-import { after, before, test } from "node:test"
-import { Chromium } from "./chromium.mjs"
+import { test } from "node:test"
+import { forAllTests } from "./chromium.mjs"
 import { LOOKS, pictures, settled } from "./screenshots.mjs"
-import { Server } from "./server.mjs"
 
 /** What a page may weigh with all that it loads. */
 const BYTES_MAX = 100 * 1024
@@ -14,14 +13,7 @@ const IMPACTS = ["serious", "critical"]
 /** Each width and each scheme once; the other two looks are theirs put together anew. */
 const SEEN = LOOKS.filter(({ colorScheme, width }) => (colorScheme === "light") === (width > 600))
 
-let server, chromium
-before(async () => {
-  [server, chromium] = await Promise.all([Server.start("--slots", "24"), Chromium.start()])
-})
-after(async () => {
-  await chromium?.stop()
-  await server?.stop()
-})
+const { server, chromium } = await forAllTests("--slots", "24")
 
 /** What axe finds on a page that somebody could not use. */
 async function findings(page) {
