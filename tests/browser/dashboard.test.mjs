@@ -148,6 +148,20 @@ for (const javaScriptEnabled of [true, false]) {
   })
 }
 
+test("the form takes over the newest input of a kind that it does not know, with its numbers as they are", async () => {
+  const id = await server.api.start("exact-kind", '{"n": 12345678901234567890, "f": 1.0, "list": [{"input": "no"}]}')
+  const { page, trouble, close } = await read("/?kind=exact-kind")
+
+  await until(async () => {
+    assert.match(await page.locator("#start [name=input]").inputValue(), /^\{\s*"n": 12345678901234567890,\s*"f": 1\.0,\s*"list"/)
+    return true
+  }, "it is taken over")
+
+  trouble.none(server)
+  await server.api.cancel(id)
+  await close()
+})
+
 /** The kinds may be a choice or a field. */
 async function fillKind(page, kind) {
   const field = page.locator("#start [name=kind]")

@@ -54,6 +54,7 @@ const ASSETS: &[Asset] = &[
     asset!("time.js", SCRIPT),
     asset!("stream.js", SCRIPT),
     asset!("actions.js", SCRIPT),
+    asset!("api.js", SCRIPT),
 ];
 
 /// A hash of all files.

@@ -1,5 +1,7 @@
 // The forms of a page, sent without leaving it. Each works without this, too.
 
+import { ask } from "./api.js"
+
 /**
  * Sends a form, and returns where what came of it is to be seen. Throws what went wrong, in a sentence.
  * @param {HTMLFormElement} form
@@ -21,7 +23,7 @@ async function post(form) {
   const fields = new URLSearchParams()
   for (const [name, value] of new FormData(form)) fields.append(name, String(value))
   const options = { method: "POST", body: fields, headers: { accept: "application/json" } }
-  return fetch(form.action, options).catch(() => {
+  return ask(form.action, options).catch(() => {
     throw new Error("the server does not answer; nothing may have happened, or it may have: look again in a moment")
   })
 }
@@ -35,7 +37,7 @@ async function reasonOf(answer) {
  * Takes the token of a page that is made now. It is read as text: no markup is made of it.
  */
 async function renew() {
-  const page = await (await fetch(location.href, { headers: { accept: "text/html" } })).text()
+  const page = await (await ask(location.href, { headers: { accept: "text/html" } })).text()
   const token = /name="token" value="([0-9a-f]{32})"/.exec(page)?.[1]
   if (!token) return
   for (const field of document.querySelectorAll("input[name=token]")) {

@@ -1,5 +1,6 @@
 // The dashboard: its list follows a watch, and what there is beside it is asked for every few seconds while it is shown.
 
+import { answerOf } from "./api.js"
 import { Charts } from "./charts.js"
 import { Counts } from "./counts.js"
 import { byId, make, say } from "./dom.js"
@@ -50,21 +51,18 @@ function poll(address, interval, heard) {
   /** @type {number | undefined} */
   let timer
   let asking = false
-  async function ask() {
+  async function again() {
     clearTimeout(timer)
     if (document.hidden || asking) return
     asking = true
-    try {
-      const answer = await fetch(address)
-      if (answer.ok) heard(await answer.json())
-    } catch {
-      // The list's own stream says that the server is away.
-    }
+    const answer = await answerOf(address)
     asking = false
-    timer = setTimeout(ask, interval)
+    timer = setTimeout(again, interval)
+    // Where there is none, the list's own stream says that the server is away.
+    if (answer) heard(answer)
   }
-  document.addEventListener("visibilitychange", ask)
-  ask()
+  document.addEventListener("visibilitychange", again)
+  again()
 }
 
 /** @param {Overview} overview */

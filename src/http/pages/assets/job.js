@@ -2,6 +2,7 @@
 // message of the watch takes over from there.
 
 import { enhance } from "./actions.js"
+import { answerOf, ask, exactly } from "./api.js"
 import { byId, make, mark, oncePerFrame, say } from "./dom.js"
 import { History, told } from "./history.js"
 import { Output } from "./output.js"
@@ -319,9 +320,8 @@ function waits() {
 
 async function askWhetherServed() {
   if (job.state !== "PENDING" || document.hidden) return
-  const answer = await fetch("/overview").catch(() => null)
-  if (!answer?.ok) return
-  const overview = await answer.json()
+  const overview = await answerOf("/overview")
+  if (!overview) return
   serverSays(Date.parse(overview.now))
   isServed = overview.servedKinds.includes(job.kind)
   draw()
@@ -329,10 +329,9 @@ async function askWhetherServed() {
 
 /** Gets what a step has changed beside the state. */
 async function refresh() {
-  const answer = await fetch(`${address}?view=BASIC`).catch(() => null)
-  if (!answer?.ok) return
-  /** @type {Job} */
-  const now = await answer.json()
+  /** @type {Job | null} */
+  const now = await answerOf(`${address}?view=BASIC`)
+  if (!now) return
   // An answer from before another step: that has asked anew.
   if (Number(now.sequence) < changed) return
   // How far it is comes by the watch, which may be ahead.
@@ -363,7 +362,7 @@ function showMetrics() {
 
 /** Whether nothing more will come, where the browser was told so. */
 async function isOver() {
-  const answer = await fetch(`${address}?view=BASIC`)
+  const answer = await ask(`${address}?view=BASIC`)
   if (answer.status === 404) {
     gone({ reason: "JOB_NOT_FOUND" })
     return true
@@ -385,18 +384,6 @@ function gone({ reason, detail }) {
   for (const part of byId("actions").querySelectorAll("[data-for]")) {
     if (part instanceof HTMLElement) part.hidden = true
   }
-}
-
-/**
- * A part of a JSON text, laid out to be read. A number is as it was written, where the browser can tell.
- * @param {string} text
- * @param {(parsed: any) => unknown} part
- */
-function exactly(text, part) {
-  const raw = /** @type {{ rawJSON?: (text: string) => unknown }} */ (JSON).rawJSON
-  /** @type {(this: unknown, key: string, value: unknown, context?: { source?: string }) => unknown} */
-  const keep = (_, value, context) => (typeof value === "number" && raw && context?.source ? raw(context.source) : value)
-  return JSON.stringify(part(JSON.parse(text, /** @type {any} */ (keep))), null, 2)
 }
 
 /** Copies what an element shows, also where the page was not fetched safely. */

@@ -1,6 +1,7 @@
 // The form that starts jobs: fields of their own for kinds whose input is known here, and for others the input of the newest.
 
 import { enhance } from "./actions.js"
+import { ask, exactly, isExact } from "./api.js"
 import { byId, make, say } from "./dom.js"
 
 /**
@@ -31,30 +32,6 @@ const FIELDS = {
 /** The longest input that is taken over from another job. */
 const TAKEN_OVER_MAX = 64 << 10
 
-/**
- * The text of the input of the first job of a list, as it came: what is read as JSON has lost the last digits of large numbers.
- * @param {string} text
- * @returns {string | null}
- */
-function inputOf(text) {
-  const strings = /"(?:[^"\\]|\\.)*"|[{}[\]]/gs
-  let [depth, from] = [0, -1]
-  for (let found = strings.exec(text); found; found = strings.exec(text)) {
-    const token = found[0]
-    if (token === "{" || token === "[") {
-      if (depth === 3 && from === -2) from = found.index
-      depth += 1
-    } else if (token === "}" || token === "]") {
-      depth -= 1
-      if (from >= 0 && depth === 3) return text.slice(from, found.index + 1)
-    } else if (depth === 3 && from < 0) {
-      // A member of the job itself, and no value of one.
-      from = token === '"input"' && text[strings.lastIndex] === ":" ? -2 : -1
-    }
-  }
-  return null
-}
-
 /** Makes the form ready. */
 export function prepare() {
   const form = /** @type {HTMLFormElement} */ (byId("start"))
@@ -80,9 +57,12 @@ export function prepare() {
   /** @param {string} wanted */
   async function takeOver(wanted) {
     if (input.value === untouched) put("{}")
+    // Nobody should start a job with other numbers than they see in the one before.
+    if (!isExact) return
     const query = new URLSearchParams({ "filter.kinds": wanted, pageSize: "1", view: "FULL" })
-    const answer = await fetch(`/v1/jobs?${query}`).catch(() => null)
-    const found = answer?.ok ? inputOf(await answer.text()) : null
+    const found = await ask(`/v1/jobs?${query}`)
+      .then(async answer => exactly(await answer.text(), list => list.jobs[0].input))
+      .catch(() => null)
     // Who has gone on to another kind, or has begun to write, keeps that.
     if (found && found.length <= TAKEN_OVER_MAX && kind.value === wanted && input.value === untouched) put(found)
   }
