@@ -15,6 +15,9 @@ async function read(id) {
   return reader
 }
 
+/** Milliseconds after which a page has asked whether its server is there. */
+const SILENCE = 40_000
+
 const text = (page, selector) => page.locator(selector).textContent()
 const connection = page => page.locator("#connection").getAttribute("data-connection")
 const fraction = page => page.locator("#progress").evaluate(bar => bar.value)
@@ -146,6 +149,53 @@ test("a page goes on by itself over a crash of the server, and tells the truth i
   const told = await tellsTheTruth(server.api, page, id)
   assert.deepEqual([told.state, told.attempt, told.output], ["SUCCEEDED", "2", "one two three"])
   assert.equal(await page.evaluate(() => window.loaded), "once", "the page was loaded anew")
+  trouble.none(server)
+  await close()
+})
+
+test("a page notices by itself that its server is gone though the link is not, and that it is back", async () => {
+  const going = server.gate("frozen")
+  const id = await server.api.script([[{ output: "before " }, { wait: going.file }, { output: "after" }, { result: 1 }]])
+  const { page, trouble, close } = await chromium.reader()
+  trouble.allow(AWAY)
+  await page.clock.install()
+  const watches = openWatches(page)
+  await page.goto(`${server.url}/jobs/${id}`)
+  await until(async () => await text(page, "#output") === "before ", "the page is live")
+  const [watch] = watches
+
+  const sign = page.waitForResponse(/healthz/)
+  await page.clock.fastForward(SILENCE)
+  await (await sign).finished()
+  await page.evaluate(() => new Promise(done => setTimeout(done)))
+  assert.equal(await connection(page), "live", "it is only silent")
+  assert.deepEqual([...watches], [watch])
+
+  server.process.kill("SIGSTOP")
+  await page.clock.fastForward(SILENCE)
+  await until(async () => await connection(page) === "broken", "the page says that it is not live")
+  server.process.kill("SIGCONT")
+
+  await until(async () => await connection(page) === "live", "the page is live again")
+  going.open()
+  await tellsTheTruth(server.api, page, id)
+  trouble.none(server)
+  await close()
+})
+
+test("a page says at once that the machine has no link, and goes on when it has one", async () => {
+  const going = server.gate("offline")
+  const id = await server.api.script([[{ output: "before " }, { wait: going.file }, { output: "after" }, { result: 1 }]])
+  const { page, context, trouble, close } = await read(id)
+  trouble.allow(/ERR_INTERNET_DISCONNECTED/)
+  await until(async () => await text(page, "#output") === "before ", "the page is live")
+
+  await context.setOffline(true)
+  await until(async () => await connection(page) === "broken", "the page says so")
+  going.open()
+  await context.setOffline(false)
+
+  await tellsTheTruth(server.api, page, id)
   trouble.none(server)
   await close()
 })
