@@ -205,6 +205,47 @@ test("nothing jumps while the pointer is in the list: new jobs wait for a click"
   await close()
 })
 
+for (const width of [1280, 390]) {
+  test(`nothing above the list moves it while somebody reads it, ${width} pixels wide`, async () => {
+    const { id, gate } = await running(`held ${width}`)
+    const gone = await server.api.start(`goes-${width}`, {})
+    const { page, trouble, close } = await read("/", { viewport: { width, height: 800 } })
+    const line = kind => page.locator(`#counts tr[data-kind="${kind}"]`)
+    const note = kind => page.locator(`#unserved [data-kind="${kind}"]`)
+    const waiting = () => page.locator("#counts tfoot td[data-state=PENDING]").textContent()
+    await page.locator("#connection[data-connection=live]").waitFor({ state: "attached" })
+    await note(`goes-${width}`).waitFor()
+    await page.locator(row(id)).scrollIntoViewIfNeeded()
+    const place = () => page.locator(row(id)).evaluate(row => row.getBoundingClientRect().top)
+    const before = await place()
+    const counted = Number(await waiting())
+    await page.hover(`${row(id)} a`)
+    assert.equal(await place(), before, "it has moved as soon as somebody points at it")
+
+    const come = await server.api.startAll([1, 2, 3].map(number => ({ kind: `comes-${width}-${number}`, input: {} })))
+    await until(async () => Number(await waiting()) === counted + 3, "they are counted")
+    assert.equal(await place(), before, "it was pushed down")
+    await server.api.cancel(gone)
+    await server.api.call("DELETE", `/jobs/${gone}`)
+    await until(async () => Number(await waiting()) === counted + 2, "it is counted no more")
+    assert.equal(await place(), before, "it was pulled up")
+    await page.locator("#charts .words").first().evaluate((words, more) => { words.textContent = more }, "more and more words ".repeat(width / 100))
+    assert.equal(await place(), before, "words above it have pushed it down")
+
+    await page.mouse.move(0, 0)
+    for (const kind of [1, 2, 3].map(number => `comes-${width}-${number}`)) {
+      await line(kind).waitFor({ state: "attached" })
+      await note(kind).waitFor()
+    }
+    await line(`goes-${width}`).waitFor({ state: "detached" })
+    await note(`goes-${width}`).waitFor({ state: "detached" })
+    trouble.none(server)
+    gate.open()
+    await Promise.all(come.map(id => server.api.cancel(id)))
+    await close()
+  })
+}
+
 test("a page of a list leads on to what is older, and each job is on one page", async () => {
   const ids = await server.api.startAll(Array.from({ length: 130 }, () => ({ kind: "paged", input: {} })))
   const { page, close } = await read("/?kind=paged", { javaScriptEnabled: false })

@@ -1,4 +1,5 @@
-// How many jobs of each kind are in each state: the table of the server (`counts.rs`), kept up to date.
+// How many jobs of each kind are in each state: the table of the server (`counts.rs`), kept up to date. While somebody reads
+// the list below it, only its numbers change.
 
 import { byId, make, mark, say } from "./dom.js"
 import { isFinal } from "./time.js"
@@ -14,9 +15,13 @@ export class Counts {
   /** By kind, in the order of the columns. @type {ReadonlyMap<string, number[]>} */
   #counted = new Map()
 
-  /** @param {ReadonlySet<string>} served */
-  constructor(served) {
+  /**
+   * @param {ReadonlySet<string>} served
+   * @param {import("./reading.js").Reading} reading
+   */
+  constructor(served, reading) {
     this.served = served
+    this.reading = reading
     this.table = byId("counts")
     /** The states, in the order of their columns. */
     this.states = [...this.table.querySelectorAll("thead th[data-state]")].map(cell => cell.getAttribute("data-state") ?? "")
@@ -51,8 +56,9 @@ export class Counts {
     const body = this.table.querySelector("tbody")
     const sum = this.table.querySelector("tfoot tr")
     if (!body || !sum) return
-    const shown = this.#chosen(lines)
     const rows = new Map([...body.rows].map(row => [row.dataset.kind ?? "", row]))
+    // While somebody reads the list below, no line comes or goes.
+    const shown = this.reading.isOn ? [...rows.keys()] : this.#chosen(lines)
     for (const [kind, row] of rows) if (!shown.includes(kind)) row.remove()
     shown.forEach((kind, index) => {
       const row = rows.get(kind) ?? this.#line(kind)
@@ -61,7 +67,7 @@ export class Counts {
     })
     this.#fill(sum, all, "")
     const more = lines.size - shown.length
-    byId("beyond").hidden = more <= 0 && !isCut
+    if (!this.reading.isOn) byId("beyond").hidden = more <= 0 && !isCut
     const words = `${more} more kinds are not listed; they are part of the sum.`
     say(byId("beyond"), isCut ? "There are more kinds than can be counted here." : words)
     this.#showUnserved()
@@ -110,6 +116,13 @@ export class Counts {
     const unserved = [...this.#counted].filter(([kind, line]) => line[pending] > 0 && !this.served.has(kind))
     const waiting = new Map(unserved.slice(0, NOTES_MAX))
     const known = new Map([...notes.children].map(note => [note.getAttribute("data-kind") ?? "", note]))
+    if (this.reading.isOn) {
+      for (const [kind, note] of known) {
+        const number = note.querySelector("span")
+        if (number) say(number, String(this.#counted.get(kind)?.[pending] ?? 0))
+      }
+      return
+    }
     const more = unserved.length - waiting.size
     byId("more-unserved").hidden = more === 0
     say(byId("more-unserved"), `So it is with ${more} more kinds.`)

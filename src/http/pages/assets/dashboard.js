@@ -5,6 +5,7 @@ import { Charts } from "./charts.js"
 import { Counts } from "./counts.js"
 import { byId, make, say } from "./dom.js"
 import { List } from "./list.js"
+import { Reading } from "./reading.js"
 import { prepare } from "./start.js"
 import { keepTimes, serverSays } from "./time.js"
 
@@ -118,11 +119,12 @@ function showKinds(element, kinds) {
 }
 
 const charts = new Charts()
-const counts = new Counts(served)
+const reading = new Reading()
+const counts = new Counts(served, reading)
 keepTimes()
 prepare()
 const address = byId("jobs").dataset.watch
 // What is older than the first page is not followed.
-if (address) list = new List(address, served)
+if (address) list = new List(address, served, reading)
 poll("/v1/jobs:count", COUNTS_EVERY, answer => counts.show(answer.counts ?? [], answer.truncated === true))
 poll("/overview", OVERVIEW_EVERY, showOverview)

@@ -38,23 +38,25 @@ export class List {
   #isCut = false
   /** Those that the server has told of since the list was last known to be whole. @type {Set<string>} */
   #told = new Set()
-  #isRead = false
-  #pointed = false
-  #focused = false
 
   /**
    * @param {string} address
    * @param {ReadonlySet<string>} served
+   * @param {import("./reading.js").Reading} reading
    */
-  constructor(address, served) {
+  constructor(address, served, reading) {
     this.element = byId("jobs")
     this.button = byId("newer")
     this.served = served
+    this.reading = reading
     for (const element of this.element.children) {
       if (element instanceof HTMLElement) this.#add(Row.of(element), this.#rows.length)
     }
     this.draw = oncePerFrame(() => this.#draw())
-    this.#attend()
+    reading.onChange(() => {
+      if (!reading.isOn) this.#release()
+    })
+    this.button.addEventListener("click", () => this.#release())
     setInterval(() => this.#takeOut(), 1000)
     this.stream = follow({
       address: () => address,
@@ -152,7 +154,7 @@ export class List {
       return true
     }
     // What comes behind all others moves none of them.
-    if (!isWanted && this.#isRead && place < this.#rows.length) {
+    if (!isWanted && this.reading.isOn && place < this.#rows.length) {
       this.#newer.set(job.id, job)
       // No more than there is room for; the newest came last.
       for (const oldest of this.#newer.keys()) {
@@ -210,7 +212,7 @@ export class List {
 
   /** Takes out what has left long enough ago, unless somebody reads. */
   #takeOut() {
-    if (this.#isRead || document.hidden) return
+    if (this.reading.isOn || document.hidden) return
     const now = performance.now()
     const gone = this.#rows.filter(row => row.left !== null && now - row.left > LEAVING)
     if (gone.length === 0) return
@@ -227,23 +229,6 @@ export class List {
     this.button.hidden = count === 0
     say(this.button, `Show ${count === ROWS_MAX ? `${count} or more` : count} new ${count === 1 ? "job" : "jobs"}`)
     byId("none").hidden = this.#rows.length > 0 || this.#isCut || this.#changed.size > 0
-  }
-
-  /** Takes note of whether somebody reads. */
-  #attend() {
-    const look = () => {
-      const isRead = this.#pointed || this.#focused
-      if (isRead === this.#isRead) return
-      this.#isRead = isRead
-      if (!isRead) this.#release()
-    }
-    // The button is part of it: on the way there it must not go.
-    const reading = byId("reading")
-    reading.addEventListener("pointerenter", () => ((this.#pointed = true), look()))
-    reading.addEventListener("pointerleave", () => ((this.#pointed = false), look()))
-    reading.addEventListener("focusin", () => ((this.#focused = true), look()))
-    reading.addEventListener("focusout", () => ((this.#focused = false), look()))
-    this.button.addEventListener("click", () => this.#release())
   }
 
   /** Shows what waits. */
