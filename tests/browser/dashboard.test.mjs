@@ -9,6 +9,8 @@ const MANY = 200
 /** How many rows a dashboard has at most, and how much of it may change a second: generous, and far from everything. */
 const ROWS_MAX = 250
 const CHANGES_PER_SECOND_MAX = 5_000
+/** How many lines one frame may make, so that none is late: generous. */
+const MADE_PER_FRAME_MAX = 30
 
 const { server, chromium } = await forAllTests("--slots", String(MANY + 20))
 
@@ -245,6 +247,32 @@ for (const width of [1280, 390]) {
     await close()
   })
 }
+
+test("what has waited comes a few lines a frame", async () => {
+  const burst = jobs => server.api.startAll(Array.from({ length: jobs }, () => ({ kind: "burst", input: {} })))
+  const [first] = await burst(1)
+  const { page, trouble, close } = await read("/?kind=burst")
+  await page.locator("#connection[data-connection=live]").waitFor({ state: "attached" })
+  await page.hover(`${row(first)} a`)
+  const ids = [first, ...await burst(120)]
+  await page.locator("#newer", { hasText: "120" }).waitFor()
+  await page.evaluate(() => {
+    window.made = []
+    // It is called once after all that a frame has done.
+    new MutationObserver(changes => window.made.push(changes.reduce((made, { addedNodes }) => made + addedNodes.length, 0)))
+      .observe(document.getElementById("jobs"), { childList: true })
+  })
+
+  await page.click("#newer")
+  await until(async () => (await listed(page)).length === ids.length, "all are listed")
+
+  const made = await page.evaluate(() => window.made)
+  assert.equal(made.reduce((sum, lines) => sum + lines), 120)
+  assert.ok(Math.max(...made) <= MADE_PER_FRAME_MAX, `${made} lines were made in a frame each`)
+  trouble.none(server)
+  await Promise.all(ids.map(id => server.api.cancel(id)))
+  await close()
+})
 
 test("a page of a list leads on to what is older, and each job is on one page", async () => {
   const ids = await server.api.startAll(Array.from({ length: 130 }, () => ({ kind: "paged", input: {} })))

@@ -31,6 +31,14 @@ test("every page can be used by everybody, in every state, light and dark, wide 
     const beyond = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)
     if (beyond > 0) problems.push(`it is ${beyond} pixels wider than the window`)
     if (problems.length) found[name] = problems
+    if (!name.endsWith("wide-light")) return
+    const plain = await page.context().newPage()
+    // As it is without a script; where none may run at all, axe could not either.
+    await plain.route("**/*.js", route => route.abort())
+    await plain.goto(page.url())
+    const withoutScript = await findings(plain)
+    if (withoutScript.length) found[`${name}, without a script`] = withoutScript
+    await plain.close()
   })
 
   assert.deepEqual(found, {})
