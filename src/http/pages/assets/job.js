@@ -87,6 +87,11 @@ let known = 0
 /** The last step to another state that was seen. */
 let changed = 0
 let stage = ""
+/** The state and the attempt that were said last. @type {string | null} */
+let announced = null
+const announcer = make("p", { id: "announced", class: "unseen", role: "status" })
+byId("now").append(announcer)
+byId("actions").tabIndex = -1
 let isServed = "served" in byId("queue").dataset
 /** @type {{ position?: number, expectedStartTime?: string } | null} */
 let queue = null
@@ -273,12 +278,38 @@ const draw = oncePerFrame(() => {
   const failure = job.failure
   byId("failure").hidden = !failure
   if (failure) byId("failure").querySelector("p")?.replaceChildren(...told(failure))
-  for (const part of byId("actions").querySelectorAll("[data-for]")) {
-    if (!(part instanceof HTMLElement)) continue
-    part.hidden = part.dataset.for === "cancel" ? over || job.state === "CANCELLING" : !over
-  }
+  offer(action => (action === "cancel" ? !over && job.state !== "CANCELLING" : over))
+  announce()
   tick()
 })
+
+/**
+ * Shows what can be done now. The focus of what has gone goes to the place of it all, where a key that is pressed at that
+ * moment does nothing.
+ * @param {(action: string | undefined) => boolean} isOffered
+ */
+function offer(isOffered) {
+  const actions = byId("actions")
+  let isLost = false
+  for (const part of actions.querySelectorAll("[data-for]")) {
+    if (!(part instanceof HTMLElement)) continue
+    const hides = !isOffered(part.dataset.for)
+    if (hides && part.contains(document.activeElement)) isLost = true
+    part.hidden = hides
+  }
+  if (isLost) actions.focus()
+}
+
+/** Tells who only hears the page of each step to another state, and of nothing in between. */
+function announce() {
+  const standing = `${job.state} ${job.attempt ?? 0}`
+  if (standing === announced) return
+  const attempt = (job.attempt ?? 0) > 1 && job.state === "RUNNING" ? `, attempt ${job.attempt}` : ""
+  const why = job.failure ? `: ${[job.failure.reason, job.failure.message].filter(Boolean).join(" ")}` : ""
+  // How it was when the page came is part of the page.
+  if (announced !== null) say(announcer, `${label(job.state)}${attempt}${why}`)
+  announced = standing
+}
 
 /** What changes with the time alone. */
 function tick() {
@@ -381,9 +412,7 @@ function gone({ reason, detail }) {
   stream.end()
   const forgotten = "This job was forgotten; what you see is the last that was known of it."
   say(byId("done"), reason === "JOB_NOT_FOUND" ? forgotten : `It cannot be followed: ${detail}`)
-  for (const part of byId("actions").querySelectorAll("[data-for]")) {
-    if (part instanceof HTMLElement) part.hidden = true
-  }
+  offer(() => false)
 }
 
 /** Copies what an element shows, also where the page was not fetched safely. */
@@ -407,14 +436,22 @@ for (const form of document.querySelectorAll("form[data-action]")) {
   if (!(form instanceof HTMLFormElement)) continue
   const action = form.dataset.action
   const done = byId("done")
+  // While it is sent it cannot be pressed again, and so it loses the focus.
+  const refocus = () => {
+    if (document.activeElement === document.body) byId("actions").focus()
+  }
   enhance(
     form,
     target => {
       form.closest("details")?.removeAttribute("open")
       if (action === "cancel") say(done, "It was asked to stop.")
       else location.assign(target)
+      refocus()
     },
-    sentence => say(done, sentence),
+    sentence => {
+      say(done, sentence)
+      refocus()
+    },
   )
 }
 

@@ -1,0 +1,89 @@
+// A job's page for who only hears it or has no mouse; and what of a job it shows, or copies, only when it is asked to.
+
+import assert from "node:assert/strict"
+import { test } from "node:test"
+import { until } from "./api.mjs"
+import { forAllTests, tabTo } from "./chromium.mjs"
+
+const CANCEL = "details.confirm:has(form[data-action=cancel])"
+
+const { server, chromium } = await forAllTests("--slots", "8")
+
+async function read(id) {
+  const reader = await chromium.reader()
+  await reader.page.goto(`${server.url}/jobs/${id}`)
+  await reader.page.locator("#connection[data-connection]").waitFor({ state: "attached" })
+  return reader
+}
+
+const text = (page, selector) => page.locator(selector).textContent()
+const stateOf = page => page.locator("#state").getAttribute("data-state")
+const focused = page => page.evaluate(() => document.activeElement?.id || document.activeElement?.localName)
+
+test("the focus of a button that goes is near what can be done next, and presses nothing", async () => {
+  const gate = server.gate("focus")
+  const id = await server.api.script([[{ wait: gate.file }, { result: 1 }]])
+  const { page, trouble, close } = await read(id)
+  await tabTo(page, `${CANCEL} > summary`)
+
+  gate.open()
+  await until(async () => await stateOf(page) === "SUCCEEDED", "it has ended")
+
+  assert.equal(await focused(page), "actions")
+  await page.keyboard.press("Enter")
+  assert.equal(await page.locator("#actions details[open]").count(), 0)
+  await page.keyboard.press("Tab")
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), "Delete")
+  trouble.none(server)
+  await close()
+})
+
+test("who cancels a job by keyboard keeps the focus at what can be done", async () => {
+  const id = await server.api.script([[{ wait: server.gate("never").file }]])
+  await server.api.is(id, "RUNNING")
+  const { page, trouble, close } = await read(id)
+
+  await tabTo(page, `${CANCEL} > summary`)
+  await page.keyboard.press("Enter")
+  await tabTo(page, `${CANCEL} button`)
+  await page.keyboard.press("Enter")
+  await until(async () => await stateOf(page) === "CANCELLED", "it was cancelled")
+
+  await until(async () => await focused(page) === "actions", "the focus is there")
+  trouble.none(server)
+  await close()
+})
+
+test("each step to another state is said once, and nothing in between", async () => {
+  const gates = [server.gate("said"), server.gate("said again")]
+  const reports = Array.from({ length: 20 }, (_, number) => ({ progress: number / 20, output: "word ", stage: `Stage ${number}` }))
+  const id = await server.api.script([
+    [{ wait: gates[0].file }, ...reports, { failure: { reason: "NO_LUCK", message: "the first never works" } }, { exit: 1 }],
+    [...reports, { wait: gates[1].file }, { result: 1 }],
+  ], { options: { retryPolicy: { maximumAttempts: 2, initialInterval: "1s", maximumInterval: "1s" } } })
+  await server.api.is(id, "RUNNING")
+  const { page, trouble, close } = await read(id)
+  await until(async () => await text(page, "#attempt") === "1 of at most 2", "it is followed")
+  await page.evaluate(() => {
+    window.said = []
+    // That of the connection is no part of the job.
+    for (const region of document.querySelectorAll(":is([role=status], [aria-live]):not(#connection)")) {
+      const hear = () => region.textContent && window.said.push(region.textContent)
+      new MutationObserver(hear).observe(region, { childList: true, characterData: true, subtree: true })
+    }
+  })
+
+  gates[0].open()
+  await until(async () => await text(page, "#percent") === "95 %" && (await text(page, "#attempt")).startsWith("2"), "it is repeated")
+  gates[1].open()
+  await until(async () => await stateOf(page) === "SUCCEEDED", "it has ended")
+
+  await until(() => page.evaluate(() => window.said.at(-1) === "Succeeded"), "its end is said")
+  const said = await page.evaluate(() => window.said)
+  // What it is in for less than a frame need not be said.
+  assert.deepEqual(said.filter(words => !words.startsWith("Pending")), [
+    "Retrying: NO_LUCK the first never works", "Running, attempt 2", "Succeeded",
+  ])
+  trouble.none(server)
+  await close()
+})
