@@ -6,6 +6,8 @@ import { until } from "./api.mjs"
 import { forAllTests, tabTo } from "./chromium.mjs"
 
 const CANCEL = "details.confirm:has(form[data-action=cancel])"
+/** More than a page shows of an input. */
+const LONG = 80_000
 
 const { server, chromium } = await forAllTests("--slots", "8")
 
@@ -84,6 +86,29 @@ test("each step to another state is said once, and nothing in between", async ()
   assert.deepEqual(said.filter(words => !words.startsWith("Pending")), [
     "Retrying: NO_LUCK the first never works", "Running, attempt 2", "Succeeded",
   ])
+  trouble.none(server)
+  await close()
+})
+
+test("the copy of what is too long to be shown is whole and exact", async () => {
+  const numbers = '{"n": 12345678901234567890, "f": 1.0}'
+  const long = JSON.stringify("ü".repeat(LONG))
+  const result = JSON.stringify({ line: `{"result": {"long": ${long}, "exact": ${numbers}}}` })
+  const id = await server.api.start("scripted", `{"attempts": [[${result}]], "also": ${numbers}, "long": ${long}}`)
+  await server.api.ended(id)
+  const { page, context, trouble, close } = await read(id)
+  await context.grantPermissions(["clipboard-read", "clipboard-write"], { origin: server.url })
+  assert.ok((await text(page, "#input")).length < LONG)
+
+  for (const part of ["input", "result"]) {
+    const button = page.locator(`button[data-copy=${part}]`)
+    await button.click()
+    await until(async () => await button.textContent() === "Copied", "it is copied")
+
+    const copied = await page.evaluate(() => navigator.clipboard.readText())
+    assert.ok(JSON.parse(copied).long === "ü".repeat(LONG), `the ${part} is whole`)
+    assert.match(copied, /"n": 12345678901234567890,\s*"f": 1\.0\b/)
+  }
   trouble.none(server)
   await close()
 })

@@ -55,6 +55,7 @@ const ASSETS: &[Asset] = &[
     asset!("stream.js", SCRIPT),
     asset!("actions.js", SCRIPT),
     asset!("api.js", SCRIPT),
+    asset!("copy.js", SCRIPT),
     asset!("reading.js", SCRIPT),
 ];
 

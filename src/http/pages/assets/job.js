@@ -2,7 +2,8 @@
 // message of the watch takes over from there.
 
 import { enhance } from "./actions.js"
-import { answerOf, ask, exactly } from "./api.js"
+import { answerOf, ask, exactly, isExact } from "./api.js"
+import { prepareCopies } from "./copy.js"
 import { byId, make, mark, oncePerFrame, say } from "./dom.js"
 import { History, told } from "./history.js"
 import { Output } from "./output.js"
@@ -415,22 +416,12 @@ function gone({ reason, detail }) {
   offer(() => false)
 }
 
-/** Copies what an element shows, also where the page was not fetched safely. */
-for (const button of document.querySelectorAll("button.copy")) {
-  if (!(button instanceof HTMLButtonElement)) continue
-  button.hidden = false
-  button.addEventListener("click", async () => {
-    const source = byId(button.dataset.copy ?? "")
-    try {
-      await navigator.clipboard.writeText(source.textContent ?? "")
-    } catch {
-      getSelection()?.selectAllChildren(source)
-      document.execCommand("copy")
-    }
-    say(button, "Copied")
-    setTimeout(() => say(button, "Copy"), 1500)
-  })
-}
+prepareCopies(async id => {
+  if (!isExact) throw new Error("this browser rounds numbers")
+  const answer = await ask(`${address}?view=FULL`)
+  if (!answer.ok) throw new Error(`the server answered ${answer.status}`)
+  return exactly(await answer.text(), job => job[id])
+})
 
 for (const form of document.querySelectorAll("form[data-action]")) {
   if (!(form instanceof HTMLFormElement)) continue
