@@ -6,8 +6,9 @@ import { until } from "./api.mjs"
 import { forAllTests, tabTo } from "./chromium.mjs"
 
 const CANCEL = "details.confirm:has(form[data-action=cancel])"
-/** More than a page shows of an input. */
+/** More than a page shows of an input; and so many times, in seven attempts, more than it follows of a history (`job.rs`). */
 const LONG = 80_000
+const MANY = 11
 
 const { server, chromium } = await forAllTests("--slots", "8")
 
@@ -109,6 +110,34 @@ test("the copy of what is too long to be shown is whole and exact", async () => 
     assert.ok(JSON.parse(copied).long === "ü".repeat(LONG), `the ${part} is whole`)
     assert.match(copied, /"n": 12345678901234567890,\s*"f": 1\.0\b/)
   }
+  trouble.none(server)
+  await close()
+})
+
+test("the beginning of a long history is shown when it is asked for, a part after the other", async () => {
+  const pieces = Array.from({ length: MANY }, () => ({ output: "x".repeat(LONG) }))
+  const work = [{ stage: "First" }, ...pieces, { stage: "Last" }, { failure: { reason: "NO_LUCK" } }, { exit: 1 }]
+  // Its only list is that of all attempts.
+  const id = await server.api.script([work], { options: { retryPolicy: { maximumAttempts: 7, initialInterval: "0.1s", maximumInterval: "0.1s" } } })
+  await server.api.ended(id)
+  const steps = (await server.api.events(id)).filter(event => event.stateChange || event.stage).map(event => event.sequence)
+  const { page, trouble, close } = await read(id)
+  const shown = () => page.locator("#timeline li[data-sequence]").evaluateAll(steps => steps.map(step => step.dataset.sequence))
+  const button = page.locator("#earlier button")
+  await until(async () => (await shown()).at(-1) === steps.at(-1), "its end is shown")
+  assert.ok((await shown()).length < steps.length, "all of it is there already")
+  assert.equal(await button.textContent(), "Show the beginning")
+
+  for (let clicks = 1; await button.isVisible(); clicks++) {
+    const before = (await shown()).length
+    await button.click()
+    await until(async () => (await shown()).length > before || !await button.isVisible(), "more of it is shown")
+    assert.equal((await shown())[0], steps[0])
+    assert.ok(clicks <= steps.length, "it has no end")
+  }
+
+  assert.deepEqual(await shown(), steps)
+  assert.equal(await page.locator("#timeline li:not([data-sequence])").isVisible(), false, "no gap is left")
   trouble.none(server)
   await close()
 })

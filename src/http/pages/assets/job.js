@@ -162,7 +162,7 @@ function begin(snapshot) {
   known = Number(snapshot.sequence)
   queue = { position: snapshot.queuePosition }
   if (!history) {
-    history = new History(Date.parse(job.createTime))
+    history = new History(Date.parse(job.createTime), address, first)
     cursor = first
     byId("earlier").hidden = first === 0
     for (const channel of channels()) channel.remove()
