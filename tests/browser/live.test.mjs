@@ -172,9 +172,14 @@ test("a page notices by itself that its server is gone though the link is not, a
   assert.deepEqual([...watches], [watch])
 
   server.process.kill("SIGSTOP")
-  await page.clock.fastForward(SILENCE)
-  await until(async () => await connection(page) === "broken", "the page says that it is not live")
-  server.process.kill("SIGCONT")
+  try {
+    await until(async () => {
+      await page.clock.fastForward(SILENCE)
+      return await connection(page) === "broken"
+    }, "the page says that it is not live")
+  } finally {
+    server.process.kill("SIGCONT")
+  }
 
   await until(async () => await connection(page) === "live", "the page is live again")
   going.open()
