@@ -227,6 +227,7 @@ for (const width of [1280, 390]) {
     const come = await server.api.startAll([1, 2, 3].map(number => ({ kind: `comes-${width}-${number}`, input: {} })))
     await until(async () => Number(await waiting()) === counted + 3, "they are counted")
     assert.equal(await place(), before, "it was pushed down")
+    assert.equal(await line(`comes-${width}-1`).count() + await note(`comes-${width}-1`).count(), 0, "lines have come over what is below")
     await server.api.cancel(gone)
     await server.api.call("DELETE", `/jobs/${gone}`)
     await until(async () => Number(await waiting()) === counted + 2, "it is counted no more")
