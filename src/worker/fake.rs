@@ -10,6 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -40,6 +41,8 @@ struct Inner {
     lease_errors: Mutex<VecDeque<Error>>,
     /// Errors that the next records of an end have.
     end_errors: Mutex<VecDeque<Error>>,
+    /// How long it takes to record a piece of output.
+    output_time: Mutex<Duration>,
     said: Mutex<Vec<(Instant, Said)>>,
     /// How many jobs each call to lease asked for.
     asked: Mutex<Vec<usize>>,
@@ -77,6 +80,10 @@ impl Fake {
 
     pub fn fail_end(&self, error: Error) {
         self.0.end_errors.lock().push_back(error);
+    }
+
+    pub fn slow_down(&self, output_time: Duration) {
+        *self.0.output_time.lock() = output_time;
     }
 
     pub fn said(&self) -> Vec<Said> {
@@ -152,6 +159,8 @@ impl JobSource for Fake {
     }
 
     async fn append_output(&self, _: &LeaseToken, channel: &str, data: Bytes) -> Result<(), Error> {
+        let time = *self.0.output_time.lock();
+        tokio::time::sleep(time).await;
         self.say(Said::Output(channel.to_owned(), String::from_utf8_lossy(&data).into_owned()))
     }
 

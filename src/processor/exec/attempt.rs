@@ -12,10 +12,15 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 /// What is read at once.
 const READ_BYTES: usize = 16 << 10;
+/// How long nothing may come of a program that has ended before it is taken to be silent: somebody elsewhere may have its pipes.
+const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
+/// How much may still come: what the largest pipes hold. Somebody elsewhere may go on for ever.
+const LAST_WORDS_BYTES_MAX: usize = 2 << 20;
 /// What is left of a grace period once the program is killed, so that this is told before the server gives up: a part of it,
 /// and at most so long.
 const TELL_TIME: (f64, Duration) = (0.1, Duration::from_secs(1));
@@ -61,11 +66,18 @@ impl<'a> Hearing<'a> {
         }
     }
 
-    /// Gives the program its job, and passes on what it says until it has nothing more to say about it.
+    /// Gives the program its job, and passes on what it says until it has nothing more to say about it: until it closes its
+    /// pipes or, once it has `ended`, until nothing more comes.
     ///
     /// Reads only as fast as what is read is taken, so that a flood holds up the program and fills no memory.
-    pub async fn hear(mut self, pipes: &mut Pipes, mut line: Bytes) -> Result<Verdict, Failure> {
+    pub async fn hear(
+        mut self,
+        pipes: &mut Pipes,
+        mut line: Bytes,
+        ended: &CancellationToken,
+    ) -> Result<Verdict, Failure> {
         let (mut out, mut err) = (BytesMut::new(), BytesMut::new());
+        let mut last_words = 0;
         let (mut out_open, mut err_open) = (true, true);
         if line.is_empty() {
             pipes.stdin = None;
@@ -73,6 +85,9 @@ impl<'a> Hearing<'a> {
         while out_open || err_open {
             out.reserve(READ_BYTES);
             err.reserve(READ_BYTES);
+            if last_words > LAST_WORDS_BYTES_MAX {
+                break;
+            }
             tokio::select! {
                 written = write(&mut pipes.stdin, &line), if !line.is_empty() => {
                     // A program need not read its job.
@@ -83,11 +98,13 @@ impl<'a> Hearing<'a> {
                 }
                 read = pipes.stderr.read_buf(&mut err), if err_open => {
                     err_open = read.is_ok_and(|read| read > 0);
+                    last_words += if ended.is_cancelled() { err.len() } else { 0 };
                     self.log(&err, !err_open).await?;
                     err.clear();
                 }
                 read = pipes.stdout.read_buf(&mut out), if out_open => {
                     out_open = read.is_ok_and(|read| read > 0);
+                    last_words += if ended.is_cancelled() { out.len() } else { 0 };
                     self.take(&out, !out_open).await?;
                     out.clear();
                     if self.ends_with_verdict && (self.verdict.is_final() || !out_open) {
@@ -96,10 +113,17 @@ impl<'a> Hearing<'a> {
                             self.log(&err, false).await?;
                             err.clear();
                         }
-                        break;
+                        return Ok(self.verdict);
                     }
                 }
+                () = silence(ended) => break,
             }
+        }
+        if out_open {
+            self.take(&[], true).await?;
+        }
+        if err_open {
+            self.log(&[], true).await?;
         }
         Ok(self.verdict)
     }
@@ -190,6 +214,12 @@ impl<'a> Hearing<'a> {
     }
 }
 
+/// Comes to its end when the program has ended and is silent for long enough.
+async fn silence(ended: &CancellationToken) {
+    ended.cancelled().await;
+    sleep(LAST_WORDS_TIME).await;
+}
+
 async fn write(stdin: &mut Option<tokio::net::unix::pipe::Sender>, line: &[u8]) -> io::Result<usize> {
     match stdin {
         Some(stdin) => stdin.write(line).await,
@@ -213,6 +243,60 @@ pub async fn attend(warden: &Warden, context: &Context) -> io::Result<End> {
                 warden.kill()?;
                 killed = true;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::program::Reading;
+    use super::*;
+    use crate::worker::JobSource;
+    use crate::worker::fake::{Fake, Said as Told};
+    use std::sync::Arc;
+    use tokio::net::unix::pipe;
+
+    const LINES: &str = "{\"output\": \"one\"}\n{\"output\": \"two\"}\n{\"failure\": {\"reason\": \"NO_LUCK\", \"message\": \"no\"}}\n";
+
+    /// What was heard of a program that has written this and ended, by a server that takes so long for each piece of output.
+    /// Somebody elsewhere may still have its pipes.
+    async fn heard(text: &str, output_time: Duration, is_held: bool) -> (Verdict, Vec<Told>) {
+        let source = Fake::default();
+        source.slow_down(output_time);
+        let _orders = source.offer("program", "{}", 1);
+        let leased = source.lease(&["program".to_owned()].into(), 1).await.unwrap().remove(0);
+        let context = Context::new(leased.assignment, leased.token, Arc::new(source.clone()));
+        let (mut out, stdout) = pipe::pipe().unwrap();
+        let (err, stderr) = pipe::pipe().unwrap();
+        out.write_all(text.as_bytes()).await.unwrap();
+        let held = is_held.then_some((out, err));
+        let (mut pipes, ended) = (Pipes { stdin: None, stdout, stderr }, CancellationToken::new());
+        ended.cancel();
+
+        let hearing = Hearing::new(&context, Stdout::new(Reading::Jsonl, None), false);
+        let verdict = hearing.hear(&mut pipes, Bytes::new(), &ended).await.unwrap();
+
+        drop(held);
+        (verdict, source.said())
+    }
+
+    // Pipes are the kernel's, and know no time but its own.
+    #[tokio::test]
+    async fn what_a_program_has_said_is_told_whole_however_long_that_takes() {
+        for is_held in [false, true] {
+            let (verdict, told) = heard(LINES, LAST_WORDS_TIME.mul_f64(1.1), is_held).await;
+
+            assert_eq!(verdict.failure.unwrap().reason, "NO_LUCK");
+            assert_eq!(told.len(), 2, "{told:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_that_was_not_ended_is_told_as_well() {
+        for is_held in [false, true] {
+            let (verdict, _) = heard(LINES.trim_end(), Duration::ZERO, is_held).await;
+
+            assert!(verdict.is_final(), "{verdict:?}");
         }
     }
 }

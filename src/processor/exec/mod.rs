@@ -28,13 +28,10 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 use stdout::Stdout;
 use tempfile::NamedTempFile;
+use tokio_util::sync::CancellationToken;
 use warden::{End, Launch};
-
-/// How long the pipes of a program that has ended may stay open: somebody elsewhere may have them.
-const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
 
 /// Runs jobs by a program. Clones share their wardens.
 #[derive(Clone, Debug)]
@@ -106,8 +103,9 @@ impl Exec {
         }
         let Seat { warden, pipes: Some(pipes) } = seat else { unreachable!("what was launched has pipes") };
         let stdout = Stdout::new(self.program.reading, call.total);
-        let hearing = Hearing::new(context, stdout, self.program.persistent).hear(pipes, line);
-        let heard = self.follow(hearing, warden, context).await;
+        let ended = CancellationToken::new();
+        let hearing = Hearing::new(context, stdout, self.program.persistent).hear(pipes, line, &ended);
+        let heard = self.follow(hearing, &ended, warden, context).await;
         // Until now the program may have read it.
         drop(job_file);
         heard
@@ -117,6 +115,7 @@ impl Exec {
     async fn follow(
         &self,
         hearing: impl Future<Output = Result<Verdict, Failure>>,
+        ended: &CancellationToken,
         warden: &Warden,
         context: &Context,
     ) -> Result<(Option<End>, Verdict), Failure> {
@@ -139,12 +138,11 @@ impl Exec {
                 end = &mut ending => break end.map_err(|error| not_run(&error))?,
             }
         };
+        // However long it takes to record what it has said: it is told whole.
+        ended.cancel();
         let verdict = match heard {
             Some(verdict) => verdict,
-            None => match tokio::time::timeout(LAST_WORDS_TIME, hearing).await {
-                Ok(verdict) => verdict?,
-                Err(_) => Verdict::default(),
-            },
+            None => hearing.await?,
         };
         Ok((Some(end), verdict))
     }
