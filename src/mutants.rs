@@ -25,11 +25,13 @@ pub enum Mutant {
     TimerForgotten,
     /// The events at hand of a watched job are never cut.
     TailUnbounded,
+    /// A pool that has got jobs leaves its place, and what was claimed for it behind them.
+    PlaceLeft,
 }
 
 impl Mutant {
     /// All of them, with their names.
-    pub const ALL: [(Self, &str); 10] = [
+    pub const ALL: [(Self, &str); 11] = [
         (Self::FencingOff, "fencing off"),
         (Self::AnswerBeforeCommit, "answer before the commit"),
         (Self::EventBeforeCommit, "event before the commit"),
@@ -40,6 +42,7 @@ impl Mutant {
         (Self::KeyReleasedTwice, "key released twice"),
         (Self::TimerForgotten, "timer forgotten"),
         (Self::TailUnbounded, "tail unbounded"),
+        (Self::PlaceLeft, "place left"),
     ];
 }
 

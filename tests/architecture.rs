@@ -37,7 +37,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "worker",
-        may: &["engine", "job", "clock"],
+        may: &["engine", "job", "clock", "mutants"],
         never: &["rusqlite", "tonic", "prost", "hyper", "clap"],
     },
     // The one part of a room that knows more: a source of jobs elsewhere.

@@ -3,6 +3,7 @@
 use super::source::{Assignment, Error, JobSource, LeasedJob};
 use crate::engine::{Engine, Leased, Place, Worker};
 use crate::job::{Failure, LeaseToken, LogLine, Metrics, Progress, Timestamp};
+use crate::mutants::{self, Mutant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -49,7 +50,11 @@ impl JobSource for LocalSource {
             drop(seat);
             return std::future::pending().await;
         };
-        Ok(place.lease(count).await?.into_iter().map(leased_job).collect())
+        let leased = place.lease(count).await?;
+        if mutants::is(Mutant::PlaceLeft) {
+            *seat = Seat::Free;
+        }
+        Ok(leased.into_iter().map(leased_job).collect())
     }
 
     fn report(&self, token: &LeaseToken, progress: Option<Progress>, metrics: Metrics) -> Result<(), Error> {

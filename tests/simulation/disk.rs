@@ -201,6 +201,8 @@ impl Store for Mounted {
             12..15 => {
                 self.ledger.note(|| "a commit happens, and fails".into());
                 self.check_places(&store.commit(batch, now)?);
+                // Of what it claimed nobody has heard, and so nobody runs it.
+                self.ledger.server_ended(now, now);
                 Err(Error::Unknown("as was decided by lot".into()))
             }
             _ => {

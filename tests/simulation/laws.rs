@@ -98,6 +98,13 @@ impl Client {
                     if let Some(wrong) = times.pass(event, change) {
                         demand(false, &wrong);
                     }
+                    if change.reason == "SERVER_RESTART" {
+                        let (began, ended) = times.last_attempt;
+                        demand(
+                            self.ledger.ends_within(began, ended),
+                            "an attempt ended with its server, which went on",
+                        );
+                    }
                     self.see(change, attempt);
                 }
                 Some(Event::Output(piece)) if piece.channel.is_empty() => {

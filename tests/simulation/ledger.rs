@@ -1,6 +1,7 @@
 //! What everybody was told, in the order of the run's time; whatever contradicts it is written down with it.
 
 use crate::lots::Lots;
+use longhaul::job::Timestamp;
 use longhaul::proto::job::State;
 use longhaul::proto::*;
 use parking_lot::Mutex;
@@ -46,6 +47,8 @@ struct Kept {
     attempts: BTreeMap<String, Attempt>,
     /// The jobs that repeat others, by the ids of their requests.
     again: BTreeMap<String, String>,
+    /// From when on, by their own clocks, processes of the server ended or lost what they had claimed, and up to when.
+    ends: Vec<(i64, i64)>,
     sights: Sights,
 }
 
@@ -301,6 +304,19 @@ impl Ledger {
         if let Some(attempt) = self.kept.lock().attempts.get_mut(nonce) {
             attempt.durable = attempt.durable.max(bytes);
         }
+    }
+
+    /// A process of the server has ended between these times of its clock, or did before the first, which is the next one's.
+    pub fn server_ended(&self, from: Timestamp, to: Timestamp) {
+        let ends = &mut self.kept.lock().ends;
+        // A clock may be behind what a history has seen of an earlier one's, and a history never goes back.
+        let latest = ends.last().map_or(i64::MIN, |(_, to)| *to);
+        ends.push((from.as_micros(), to.as_micros().max(latest)));
+    }
+
+    /// Whether a process of the server ended between these times.
+    pub fn ends_within(&self, from: i64, to: i64) -> bool {
+        self.kept.lock().ends.iter().any(|(first, last)| *first <= to && from <= *last)
     }
 
     /// A worker was told that its attempt has succeeded.

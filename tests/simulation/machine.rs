@@ -71,8 +71,12 @@ impl Machine {
                 process.dead.cancelled().await;
                 self.network.serve(None);
                 // A store notes the time once a second.
-                let noted = process.clock.now().as_micros() - self.lots.among(0..1_000_000) as i64;
-                *self.newest.lock() = Timestamp::from_micros(noted);
+                let died = process.clock.now();
+                let noted = Timestamp::from_micros(died.as_micros() - self.lots.among(0..1_000_000) as i64);
+                let mut newest = self.newest.lock();
+                *newest = noted.max(*newest);
+                self.ledger.server_ended(*newest, died);
+                drop(newest);
                 self.process.lock().take();
                 tokio::spawn(bury(process));
             }
@@ -87,6 +91,7 @@ impl Machine {
         let mounted = self.disk.lock().mount(self.fate.clone(), dead.clone(), Arc::clone(&self.ledger));
         self.set_clock();
         let clock = Arc::new(self.clock.begin(*self.newest.lock()));
+        self.ledger.server_ended(clock.now(), clock.now());
         let lots = self.lots.fork();
         let commit_time = {
             let lots = lots.fork();
@@ -106,6 +111,7 @@ impl Machine {
             Ok(engine) => engine,
             Err(error) => {
                 self.ledger.note(|| format!("the server does not start: {error}"));
+                self.ledger.server_ended(clock.now(), clock.now());
                 mounted.die();
                 return None;
             }
@@ -140,9 +146,11 @@ impl Machine {
         let process = self.process.lock().clone();
         if let Some(process) = process {
             self.ledger.note(|| "the server stops".into());
+            let begin = process.clock.now();
             process.engine.drain(DRAIN);
             process.pool.drain(DRAIN).await;
             process.engine.close().await;
+            self.ledger.server_ended(begin, process.clock.now());
             process.mounted.die();
         }
     }

@@ -11,6 +11,8 @@ pub struct Times {
     /// When it was last to wait until.
     wait: Option<i64>,
     began: Option<i64>,
+    /// From when to when the last attempt that has ended went on.
+    pub last_attempt: (i64, i64),
     last: i64,
     /// The attempts that count.
     pub counted: i32,
@@ -23,7 +25,7 @@ impl Times {
         let options = job.options.clone().unwrap_or_default();
         let created = job.create_time.as_ref().map_or(0, micros);
         let base = options.schedule_time.as_ref().map_or(created, |time| micros(time).max(created));
-        Self { options, base, wait: None, began: None, last: 0, counted: 0, ran: 0 }
+        Self { options, base, wait: None, began: None, last_attempt: (0, 0), last: 0, counted: 0, ran: 0 }
     }
 
     /// Takes the next change of state in; what is wrong with its time, if anything is.
@@ -53,6 +55,7 @@ impl Times {
             && let Some(began) = self.began.take()
         {
             self.ran += now - began;
+            self.last_attempt = (began, now);
             let counts = !matches!(change.reason.as_str(), "SERVER_RESTART" | "RELEASED");
             self.counted -= i32::from(!counts && change.state() != State::Cancelled);
         }
