@@ -28,6 +28,7 @@ async function running(name, more) {
   const gate = server.gate(name)
   const id = await server.api.script([[{ stage: "Working" }, { progress: 0.5 }, { wait: gate.file }, { result: 1 }]], more)
   await server.api.is(id, "RUNNING")
+  await until(async () => (await server.api.job(id)).progress?.fraction === 0.5, "it has come as far as that")
   return { id, gate }
 }
 
