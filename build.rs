@@ -34,6 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .btree_map(".")
         .bytes(".longhaul.v1.Output.data")
         .bytes(".longhaul.v1.AppendOutputRequest.data")
+        .bytes(".longhaul.v1.Checkpoint.data")
+        .bytes(".longhaul.v1.Assignment.checkpoint")
         .compile_fds(descriptors.clone())?;
 
     let servers = out.join("servers");

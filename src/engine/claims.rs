@@ -44,6 +44,8 @@ pub struct Leased {
     pub token: LeaseToken,
     /// What the server wants of the worker.
     pub orders: watch::Receiver<Order>,
+    /// The data of the checkpoint that the attempt goes on from; empty where there is none.
+    pub checkpoint: Bytes,
     /// When the lease ends unless it is renewed, or accepted.
     pub expire_time: Timestamp,
 }
@@ -144,7 +146,7 @@ impl Place {
     pub fn more(&mut self) -> Option<Leased> {
         let leased = self.arrived.pop_front()?;
         let shared = self.engine.shared();
-        if let Some(round) = shared.dispatch.taken(self.id, bytes(&leased.snapshot)) {
+        if let Some(round) = shared.dispatch.taken(self.id, bytes(&leased.snapshot, &leased.checkpoint)) {
             claim(shared, round);
         }
         Some(leased)
@@ -231,17 +233,18 @@ fn deal(shared: &Arc<Shared>, round: &Round<Taker>, dealt: Dealt) {
     let given = dealt.claimed.iter().zip(&kept).map(|(claimed, kept)| Given {
         taker: kept.as_ref().map(|_| claimed.taker),
         kind: &claimed.snapshot.job.kind,
-        bytes: bytes(&claimed.snapshot),
+        bytes: bytes(&claimed.snapshot, &claimed.checkpoint),
     });
     let given: Vec<Given<'_>> = given.collect();
     // Before anybody can take them.
     let next = shared.dispatch.settle(round, &given, dealt.exhausted);
     // Together, so that nobody goes away with a part.
     let mut parcels: Vec<(u64, Vec<Leased>)> = Vec::new();
-    for (Claimed { taker, mut snapshot, token, .. }, kept) in dealt.claimed.into_iter().zip(kept) {
+    for (Claimed { taker, mut snapshot, token, checkpoint, .. }, kept) in dealt.claimed.into_iter().zip(kept)
+    {
         let Some((orders, expire_time)) = kept else { continue };
         shared.settings.observers.tell(|observer| observer.leased(&mut snapshot));
-        let leased = Leased { snapshot, token, orders, expire_time };
+        let leased = Leased { snapshot, token, orders, checkpoint, expire_time };
         match parcels.iter_mut().find(|(id, _)| *id == taker) {
             Some((_, parcel)) => parcel.push(leased),
             None => parcels.push((taker, vec![leased])),
@@ -261,8 +264,8 @@ fn deal(shared: &Arc<Shared>, round: &Round<Taker>, dealt: Dealt) {
 }
 
 /// About how much memory a job takes that lies ready for its worker.
-fn bytes(snapshot: &Snapshot) -> usize {
-    JOB_BYTES + snapshot.input.as_ref().map_or(0, Bytes::len)
+fn bytes(snapshot: &Snapshot, checkpoint: &Bytes) -> usize {
+    JOB_BYTES + snapshot.input.as_ref().map_or(0, Bytes::len) + checkpoint.len()
 }
 
 fn again_later(shared: &Arc<Shared>, round: Round<Taker>, error: &Error) {

@@ -1,7 +1,7 @@
 //! Output that says where it belongs, as a worker sends it that may lose its connection: what comes twice is skipped, what
 //! is missing is told, and what contradicts is refused.
 
-use super::output::Output;
+use super::output::{Checkpoint, Output};
 use super::sent::Durable;
 use super::{Engine, Error, EventLimit};
 use crate::job::{Body, LeaseToken, LogLine, Refusal};
@@ -27,6 +27,8 @@ pub struct Frame {
     pub line_offset: u64,
     /// Lines of the log.
     pub lines: Vec<LogLine>,
+    /// Where the attempt is once all of that is there.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// What the attempt under one lease sends.
@@ -65,7 +67,7 @@ impl Emission {
         shared.leases.touch(&self.token, shared.clock.now())?;
         // What is sent again on another stream must not come in between.
         let _turn = self.output.turn().await;
-        let Frame { channel, reset_to, offset, mut data, line_offset, mut lines } = frame;
+        let Frame { channel, reset_to, offset, mut data, line_offset, mut lines, checkpoint } = frame;
         let (next, next_line) = self.output.next(&channel)?;
         if line_offset > next_line {
             return Err(Error::Refused(Refusal::LogGap { expected: next_line }));
@@ -75,6 +77,9 @@ impl Emission {
             if wanted > expected {
                 return Err(Error::Refused(Refusal::OutputGap { expected }));
             }
+        }
+        if let Some(checkpoint) = &checkpoint {
+            self.check_checkpoint(checkpoint, &channel, kept.max(offset + data.len() as u64))?;
         }
         let present = usize::try_from(kept - offset).unwrap_or(usize::MAX).min(data.len());
         if kept < next
@@ -93,9 +98,24 @@ impl Emission {
         }
         self.output.append(shared.committer(), &self.token, &channel, data).await?;
         lines.drain(..lines.len().min(usize::try_from(next_line - line_offset).unwrap_or(usize::MAX)));
-        match lines.is_empty() {
-            true => Ok(()),
-            false => self.output.append_lines(shared.committer(), &self.token, lines).await,
+        if !lines.is_empty() {
+            self.output.append_lines(shared.committer(), &self.token, lines).await?;
+        }
+        match checkpoint {
+            Some(checkpoint) => self.output.checkpoint(shared.committer(), &self.token, checkpoint).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses one that keeps more than the main output will have, when its frame's channel is at `end`; one that was sent
+    /// before may, since there may have been a reset behind it.
+    fn check_checkpoint(&self, checkpoint: &Checkpoint, channel: &str, end: u64) -> Result<(), Error> {
+        let Checkpoint { number, output_bytes, .. } = *checkpoint;
+        let known = self.output.checkpoints()?;
+        let present = if channel.is_empty() { end } else { self.output.next("")?.0 };
+        match output_bytes > present && number.is_none_or(|number| number > known) {
+            true => Err(Error::Refused(Refusal::CheckpointAhead { output_bytes, present })),
+            false => Ok(()),
         }
     }
 

@@ -36,6 +36,7 @@ pub use figures::Figures;
 pub use hub::{Form, Shared as SharedEvent, SharedBody};
 pub use leases::{Directive, Order};
 pub use observe::{Batch, Observe, Observers};
+pub use output::Checkpoint;
 pub use sent::Durable;
 pub use stopping::{StopListener, Stopping};
 pub use threads::Threads;

@@ -25,6 +25,17 @@ const PENDING_BYTES_MAX: usize = 256 << 10;
 /// How long to wait before a commit of unknown outcome is repeated.
 const REPEAT_AFTER: Duration = Duration::from_millis(100);
 
+/// Where an attempt is, as it says.
+#[derive(Clone, Debug, Default)]
+pub struct Checkpoint {
+    /// Its number among those of the attempt, where its sender may send it twice.
+    pub number: Option<u64>,
+    /// How much of the main output stays valid for the next attempt.
+    pub output_bytes: u64,
+    /// What that is given.
+    pub data: Bytes,
+}
+
 /// The output and the log of one attempt on their way to be durable.
 #[derive(Debug)]
 pub struct Output {
@@ -92,6 +103,25 @@ impl Output {
         let mut state = self.state.lock();
         state.sent.push_lines(lines);
         self.pump_on(&mut state, committer, token);
+        Ok(())
+    }
+
+    /// Takes a checkpoint likewise, behind all that has come; without a number it is the next one. One that has come before
+    /// is passed over.
+    pub async fn checkpoint(
+        self: &Arc<Self>,
+        committer: &Arc<Committer>,
+        token: &LeaseToken,
+        checkpoint: Checkpoint,
+    ) -> Result<(), Error> {
+        self.room().await?;
+        let mut state = self.state.lock();
+        let Checkpoint { number, output_bytes, data } = checkpoint;
+        if number.is_none_or(|number| number > state.sent.checkpoints()) {
+            state.sent.check_checkpoint(output_bytes)?;
+            state.sent.push_checkpoint(number, output_bytes, data);
+            self.pump_on(&mut state, committer, token);
+        }
         Ok(())
     }
 
@@ -163,6 +193,11 @@ impl Output {
     /// more will be.
     pub fn durable(&self, channel: &str) -> Result<(Durable, bool), Error> {
         Ok(self.state.lock().sent()?.durable(channel))
+    }
+
+    /// The number of the last checkpoint that has come.
+    pub fn checkpoints(&self) -> Result<u64, Error> {
+        Ok(self.state.lock().sent()?.checkpoints())
     }
 
     /// Where the next byte of a channel and the next line of the log belong.

@@ -5,7 +5,7 @@
 
 use super::error::Error;
 use crate::job::limits::{CHANNELS_MAX, OUTPUT_BYTES_MAX, OUTPUT_EVENT_BYTES_MAX, OUTPUT_HISTORY_BYTES_MAX};
-use crate::job::{Body, Command, Event, Job, LeaseToken, LogLine, Refusal, Sequence, Transition};
+use crate::job::{self, Body, Command, Event, Job, LeaseToken, LogLine, Refusal, Sequence, Transition};
 use bytes::{Bytes, BytesMut};
 
 /// What a line of the log, or a reset, counts beside its text.
@@ -18,6 +18,7 @@ const MARK_EVERY: u64 = 1 << 20;
 pub struct Begun {
     channels: Vec<(String, u64)>,
     lines: u64,
+    checkpoints: u64,
     /// Bytes of output of all attempts, voided ones included.
     history: u64,
     /// The attempt's output lies behind this event.
@@ -30,17 +31,21 @@ impl Begun {
     pub fn of(job: &Job) -> Self {
         let accepted = job.lease.as_ref().is_some_and(|lease| lease.accepted);
         let valid = |bytes| if accepted { bytes } else { 0 };
+        let kept = job.checkpoint().unwrap_or(0);
+        let bytes = |channel: &job::Channel| match channel.name.is_empty() {
+            true if !accepted => kept,
+            true | false => valid(channel.bytes),
+        };
+        // In any other state than this, the last change of state is not the attempt's beginning; and what a checkpoint has kept
+        // lies before that.
+        let is_all_behind = job.state == job::State::Running && kept == 0;
+        let channels = job.emitted.channels.iter();
         Self {
-            channels: job
-                .emitted
-                .channels
-                .iter()
-                .map(|channel| (channel.name.clone(), valid(channel.bytes)))
-                .collect(),
+            channels: channels.map(|channel| (channel.name.clone(), bytes(channel))).collect(),
             lines: valid(job.emitted.attempt_log_lines),
+            checkpoints: valid(job.emitted.checkpoint.map_or(0, |checkpoint| checkpoint.number)),
             history: job.emitted.history_bytes,
-            // In any other state than this, the last change of state is not the attempt's beginning.
-            after: if job.state == crate::job::State::Running { job.state_sequence } else { 0 },
+            after: if is_all_behind { job.state_sequence } else { 0 },
         }
     }
 }
@@ -50,6 +55,7 @@ impl Begun {
 pub struct Sent {
     channels: Vec<Channel>,
     lines: Lines,
+    checkpoints: Checkpoints,
     /// Bytes of output that the job has in its history, and those that are about to be.
     history: u64,
     coming: u64,
@@ -87,6 +93,13 @@ struct Lines {
     durable: u64,
 }
 
+/// The numbers of the last one that has come, and of the last that is durable.
+#[derive(Debug, Default)]
+struct Checkpoints {
+    taken: u64,
+    durable: u64,
+}
+
 #[derive(Debug)]
 enum Item {
     /// For the channel of this number.
@@ -94,6 +107,8 @@ enum Item {
     /// Of which only so much stays.
     Reset(usize, u64),
     Lines(Vec<LogLine>),
+    /// Its number, and how much of the main output it keeps.
+    Checkpoint(u64, u64, Bytes),
 }
 
 /// How much of what an attempt has sent is durable.
@@ -103,6 +118,8 @@ pub struct Durable {
     pub bytes: u64,
     /// Lines of the log.
     pub lines: u64,
+    /// The number of the last checkpoint.
+    pub checkpoints: u64,
 }
 
 /// What is committed as one command.
@@ -114,6 +131,8 @@ pub enum Piece {
     Reset { index: usize, channel: String, kept: u64 },
     /// More of the log.
     Lines { offset: u64, lines: Vec<LogLine> },
+    /// Where the attempt is.
+    Checkpoint { number: u64, output_bytes: u64, data: Bytes },
 }
 
 impl Piece {
@@ -139,6 +158,12 @@ impl Piece {
             Self::Lines { offset, lines } => {
                 Command::AppendLog { lease, offset: *offset, lines: lines.clone() }
             }
+            Self::Checkpoint { number, output_bytes, data } => Command::Checkpoint {
+                lease,
+                number: *number,
+                output_bytes: *output_bytes,
+                data: data.clone(),
+            },
         }
     }
 
@@ -147,6 +172,7 @@ impl Piece {
             Self::Data { data, .. } => data.len(),
             Self::Reset { .. } => RECORD_BYTES,
             Self::Lines { lines, .. } => bytes_of(lines),
+            Self::Checkpoint { data, .. } => data.len() + RECORD_BYTES,
         }
     }
 }
@@ -203,6 +229,7 @@ impl Sent {
         Self {
             channels: begun.channels.iter().map(|(name, bytes)| Channel::new(name, *bytes)).collect(),
             lines: Lines { next: begun.lines, offset: begun.lines, durable: begun.lines },
+            checkpoints: Checkpoints { taken: begun.checkpoints, durable: begun.checkpoints },
             history: begun.history,
             coming: 0,
             held: Vec::new(),
@@ -242,14 +269,14 @@ impl Sent {
 
     /// How much of a channel and of the log is durable, and whether that is all that was taken of them.
     pub fn durable(&self, channel: &str) -> (Durable, bool) {
-        let lines = self.lines.durable;
-        let all_lines = lines == self.lines.next;
+        let (lines, checkpoints) = (self.lines.durable, self.checkpoints.durable);
+        let all_others = lines == self.lines.next && checkpoints == self.checkpoints.taken;
         match self.known(channel) {
             Some(known) => {
                 let all = known.durable == known.next && known.resets == 0;
-                (Durable { bytes: known.durable.min(known.kept), lines }, all && all_lines)
+                (Durable { bytes: known.durable.min(known.kept), lines, checkpoints }, all && all_others)
             }
-            None => (Durable { bytes: 0, lines }, all_lines),
+            None => (Durable { bytes: 0, lines, checkpoints }, all_others),
         }
     }
 
@@ -308,6 +335,8 @@ impl Sent {
                 Item::Lines(_) => joins = false,
                 // What comes behind a reset is committed after it.
                 Item::Reset(..) => break,
+                // A checkpoint rests on what has come before it, and more does it no harm.
+                Item::Checkpoint(..) => {}
                 Item::Data(other, held) if *other == index => {
                     // What is behind a line still completes the character before it.
                     let length = if joins { data.len() } else { completes(held, data) };
@@ -333,6 +362,32 @@ impl Sent {
         }
     }
 
+    /// Whether a checkpoint may keep so much of the main output. The transition would refuse it too late, as `room` says.
+    pub fn check_checkpoint(&self, output_bytes: u64) -> Result<(), Error> {
+        let present = self.next("").0;
+        match output_bytes > present {
+            true => Err(Error::Refused(Refusal::CheckpointAhead { output_bytes, present })),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes a checkpoint, unless its number shows that it has come before. Whoever sends one waits for it.
+    pub fn push_checkpoint(&mut self, number: Option<u64>, output_bytes: u64, data: Bytes) {
+        let number = number.unwrap_or(self.checkpoints.taken + 1);
+        if number <= self.checkpoints.taken {
+            return;
+        }
+        self.checkpoints.taken = number;
+        self.taken += (data.len() + RECORD_BYTES) as u64;
+        self.held.push(Item::Checkpoint(number, output_bytes, data));
+        self.hurry();
+    }
+
+    /// The number of the last checkpoint that has come.
+    pub fn checkpoints(&self) -> u64 {
+        self.checkpoints.taken
+    }
+
     /// Voids what a channel has beyond `kept`.
     pub fn reset(&mut self, index: usize, kept: u64) {
         let channel = &mut self.channels[index];
@@ -352,6 +407,12 @@ impl Sent {
         let rest = self.held.split_off(end);
         // A reset waits for nobody, so what comes before it goes as it is.
         let whole = self.hurried > self.settled || !rest.is_empty();
+        // What a checkpoint keeps goes with it, whatever it ends with: where text may be cut is the worker's to say.
+        let needed = self.held.iter().filter_map(|item| match item {
+            Item::Checkpoint(_, output_bytes, _) => Some(*output_bytes),
+            Item::Data(..) | Item::Reset(..) | Item::Lines(_) => None,
+        });
+        let needed = needed.max().unwrap_or(0);
         let mut last = vec![0; self.channels.len()];
         for (place, item) in self.held.iter().enumerate() {
             if let Item::Data(index, _) = item {
@@ -366,6 +427,9 @@ impl Sent {
                     self.lines.offset += lines.len() as u64;
                     pieces.push(Piece::Lines { offset, lines });
                 }
+                Item::Checkpoint(number, output_bytes, data) => {
+                    pieces.push(Piece::Checkpoint { number, output_bytes, data });
+                }
                 Item::Reset(index, kept) => {
                     let channel = &mut self.channels[index];
                     (channel.offset, channel.begun) = (kept, 0);
@@ -376,7 +440,8 @@ impl Sent {
                     let mut length = held.len();
                     if last[index] == place && !whole {
                         let whole = held.len() - incomplete_character(&held);
-                        let stuck = whole == 0 && held.len() == channel.begun;
+                        let is_needed = channel.name.is_empty() && channel.offset + (whole as u64) < needed;
+                        let stuck = whole == 0 && held.len() == channel.begun || is_needed;
                         length = if stuck { held.len() } else { whole };
                         channel.begun = held.len() - length;
                     }
@@ -415,6 +480,7 @@ impl Sent {
                     }
                 }
                 Piece::Lines { offset, lines } => self.lines.durable = offset + lines.len() as u64,
+                Piece::Checkpoint { number, .. } => self.checkpoints.durable = *number,
             }
             if let Piece::Data { index, .. } | Piece::Reset { index, .. } = piece {
                 let Channel { name, marks, .. } = &mut self.channels[*index];
@@ -484,7 +550,7 @@ mod tests {
         sent.reset(0, 100);
 
         assert_eq!(sent.next("").0, 100);
-        assert_eq!(sent.durable(""), (Durable { bytes: 100, lines: 0 }, false));
+        assert_eq!(sent.durable(""), (Durable { bytes: 100, ..Default::default() }, false));
     }
 
     #[test]
@@ -501,7 +567,7 @@ mod tests {
                 let piece = |piece: &Piece| match piece {
                     Piece::Data { offset, data, .. } => format!("{offset}:{}", data.len()),
                     Piece::Reset { kept, .. } => format!("reset {kept}"),
-                    Piece::Lines { .. } => unreachable!("none were sent"),
+                    Piece::Lines { .. } | Piece::Checkpoint { .. } => unreachable!("none were sent"),
                 };
                 sent.pieces().iter().map(piece).collect::<Vec<_>>().join(", ")
             })

@@ -61,6 +61,17 @@ pub enum Command {
         /// The next bytes, none for a mere reset.
         data: Bytes,
     },
+    /// The attempt records where it is, for the next one. One that is not numbered above the last does nothing.
+    Checkpoint {
+        /// Its lease.
+        lease: LeaseToken,
+        /// Its number among those of the attempt, from 1; some may be left out.
+        number: u64,
+        /// How much of the main output stays valid.
+        output_bytes: u64,
+        /// What the next attempt is given; empty with no output where that is to begin anew.
+        data: Bytes,
+    },
     /// The handler said something.
     AppendLog {
         /// Its lease.

@@ -40,6 +40,8 @@ pub const OUTPUT_HISTORY_BYTES_MAX: u64 = 256 << 20;
 pub const OUTPUT_EVENT_BYTES_MAX: usize = 64 << 10;
 /// Bytes of one frame of output as a worker sends it.
 pub const OUTPUT_FRAME_BYTES_MAX: usize = 256 << 10;
+/// Bytes of a checkpoint: where an attempt is, and not what it has made, which is output. One more lies in each answer with a job.
+pub const CHECKPOINT_BYTES_MAX: usize = 256 << 10;
 /// Channels of a job's output.
 pub const CHANNELS_MAX: usize = 8;
 /// Characters of a channel's name.

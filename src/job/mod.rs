@@ -124,6 +124,17 @@ pub struct Emitted {
     pub stages: u32,
     /// The stage that the current attempt is in; empty before its first.
     pub stage: String,
+    /// Where the attempts have got to; none where no checkpoint was recorded that still matters. Version 4 has added it.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// What is known of a job's checkpoints, beside the data of the one that is kept: that is large, and has a record of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The number of the last one among those of the current attempt, 0 before its first.
+    pub number: u64,
+    /// How much of the main output the one that is kept keeps valid; none where none is kept.
+    pub output_bytes: Option<u64>,
 }
 
 /// A channel of a job's output.
@@ -251,6 +262,11 @@ impl Job {
             State::Running | State::Cancelling => Place::Held,
             State::Succeeded | State::Failed | State::Cancelled | State::Expired => Place::Done,
         }
+    }
+
+    /// How much of the main output its checkpoint keeps for the next attempt; none where no checkpoint is kept.
+    pub fn checkpoint(&self) -> Option<u64> {
+        self.emitted.checkpoint?.output_bytes
     }
 
     /// The token of the lease that holds it now.

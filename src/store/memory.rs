@@ -37,6 +37,7 @@ struct Record {
     spec: Arc<Spec>,
     events: Vec<Event>,
     result: Option<Bytes>,
+    checkpoint: Option<Bytes>,
     /// The latest-wins part, and the attempt that it belongs to.
     live: (u32, Live),
 }
@@ -255,6 +256,7 @@ impl Kept {
             spec: Arc::clone(spec),
             events,
             result: None,
+            checkpoint: None,
             live: Default::default(),
         };
         self.jobs.insert(id, record);
@@ -284,7 +286,9 @@ impl Kept {
             let Some(id) = self.first_ready(&claim.kinds) else {
                 return Dealt { claimed, exhausted: true };
             };
-            let size = self.jobs[&id].spec.input.len();
+            let record = &self.jobs[&id];
+            let checkpoint = record.checkpoint.clone().unwrap_or_default();
+            let size = record.spec.input.len() + checkpoint.len();
             if !claimed.is_empty() && bytes + size > claim.bytes {
                 break;
             }
@@ -301,7 +305,7 @@ impl Kept {
             let token = step.job.lease_token().expect("it was just leased");
             let snapshot = Snapshot { live: Live::default(), ..self.jobs[&id].snapshot(Parts::FULL) };
             self.served.insert(Arc::clone(&claim.kinds), snapshot.job.tenant.clone());
-            claimed.push(Claimed { taker: slot.taker, snapshot, token, events: step.events });
+            claimed.push(Claimed { taker: slot.taker, snapshot, token, checkpoint, events: step.events });
         }
         Dealt { claimed, exhausted: false }
     }
@@ -324,6 +328,11 @@ impl Kept {
         record.events.extend(step.events.iter().cloned());
         if let Some(result) = &step.result {
             record.result = Some(result.clone());
+        }
+        if let Some(data) = &step.checkpoint {
+            record.checkpoint = Some(data.clone());
+        } else if step.job.checkpoint().is_none() {
+            record.checkpoint = None;
         }
         if let Some(live) = &step.live {
             record.live = (step.job.attempt, live.clone());

@@ -4,6 +4,7 @@ use crate::job::{
     Command, Event, Job, JobId, LeaseToken, Live, Refusal, RequestKey, Snapshot, Spec, Timestamp, Trace,
     Transition,
 };
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,6 +174,8 @@ pub struct Claimed {
     pub snapshot: Snapshot,
     /// Names the lease.
     pub token: LeaseToken,
+    /// The data of the checkpoint that the attempt goes on from; empty where none is kept.
+    pub checkpoint: Bytes,
     /// What happened: nothing for a provisional lease.
     pub events: Vec<Event>,
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The version of every record that is written now.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 /// What each version since the first has added to some of them is one field at the end, whose empty form is this byte. What
 /// is behind the end of a record is not looked at.
 const EMPTY: u8 = 0;

@@ -8,10 +8,11 @@ use proto::directive::Action;
 
 /// A job for a worker. `now` is when an attempt would begin that begins at once.
 pub fn assignment(leased: Leased, now: Timestamp) -> proto::Assignment {
-    let Leased { snapshot, token, expire_time, .. } = leased;
+    let Leased { snapshot, token, checkpoint, expire_time, .. } = leased;
     let Snapshot { input, trace, .. } = &snapshot;
     let input = input.clone().unwrap_or_default();
     let trace = trace.clone().unwrap_or_default();
+    let output_offset = snapshot.job.checkpoint().unwrap_or(0) as i64;
     let deadline = snapshot.job.deadline_from(now);
     let job = reply::job(&Snapshot { input: None, ..snapshot });
     proto::Assignment {
@@ -19,12 +20,11 @@ pub fn assignment(leased: Leased, now: Timestamp) -> proto::Assignment {
         lease_token: token.to_string(),
         lease_expire_time: Some(timestamp(expire_time)),
         attempt_deadline: deadline.map(timestamp),
-        // Every attempt begins anew.
-        output_offset: 0,
+        output_offset,
         traceparent: trace.parent,
         tracestate: trace.state,
         input_json: String::from_utf8_lossy(&input).into_owned(),
-        checkpoint: Vec::new(),
+        checkpoint,
     }
 }
 

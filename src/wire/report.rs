@@ -5,7 +5,7 @@ use super::json;
 pub use super::request::Violations;
 use super::request::{checked_duration, checked_timestamp, duration};
 use super::status;
-use crate::engine::{Frame, Report, Worker};
+use crate::engine::{Checkpoint, Frame, Report, Worker};
 use crate::job::limits::*;
 use crate::job::{
     Failure, LeaseToken, LogLevel, LogLine, Metrics, Progress, Violation, check_labels, reason,
@@ -202,6 +202,7 @@ pub fn frame_of(request: proto::AppendOutputRequest) -> Result<Frame, Violations
     let line_offset = check.count("log_offset", request.log_offset);
     let lines = request.logs.into_iter().take(LINES_MAX).enumerate();
     let lines: Vec<_> = lines.filter_map(|(index, line)| check.line(index, line)).collect();
+    let checkpoint = request.checkpoint.map(|checkpoint| check.checkpoint(checkpoint));
     check.done(|| Frame {
         channel: request.channel,
         reset_to,
@@ -209,6 +210,7 @@ pub fn frame_of(request: proto::AppendOutputRequest) -> Result<Frame, Violations
         data: request.data,
         line_offset,
         lines,
+        checkpoint,
     })
 }
 
@@ -299,6 +301,14 @@ impl Check {
     fn count(&mut self, field: &str, number: i64) -> u64 {
         self.that(number >= 0, field, || format!("it is {number}; it must not be negative"));
         number.max(0) as u64
+    }
+
+    fn checkpoint(&mut self, checkpoint: proto::Checkpoint) -> Checkpoint {
+        let proto::Checkpoint { data, output_bytes, number } = checkpoint;
+        self.at_most("checkpoint.data", data.len(), CHECKPOINT_BYTES_MAX, "bytes");
+        let output_bytes = self.count("checkpoint.output_bytes", output_bytes);
+        let number = self.count("checkpoint.number", number);
+        Checkpoint { number: (number > 0).then_some(number), output_bytes, data }
     }
 
     fn delay(&mut self, field: &str, delay: Option<prost_types::Duration>) -> Option<Duration> {

@@ -50,6 +50,7 @@ pub const REASONS: &[&str] = &[
     "LOG_GAP",
     "OUTPUT_CONFLICT",
     "OUTPUT_MISSING",
+    "CHECKPOINT_AHEAD",
     "OUTPUT_LIMIT",
     "CHANNEL_LIMIT",
     "CANCELLED",
@@ -204,6 +205,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
             Refusal::LogGap { .. } => (Code::OutOfRange, "LOG_GAP"),
             Refusal::OutputConflict { .. } => (Code::FailedPrecondition, "OUTPUT_CONFLICT"),
             Refusal::OutputMissing { .. } => (Code::FailedPrecondition, "OUTPUT_MISSING"),
+            Refusal::CheckpointAhead { .. } => (Code::OutOfRange, "CHECKPOINT_AHEAD"),
             Refusal::OutputLimit { .. } => (Code::FailedPrecondition, "OUTPUT_LIMIT"),
             Refusal::ChannelLimit => (Code::FailedPrecondition, "CHANNEL_LIMIT"),
         },
@@ -243,6 +245,9 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::Refused(Refusal::OutputGap { expected } | Refusal::LogGap { expected }) => {
             &[("expected", *expected)]
         }
+        Error::Refused(Refusal::CheckpointAhead { output_bytes, present }) => {
+            &[("output_bytes", *output_bytes), ("expected", *present)]
+        }
         Error::Refused(Refusal::OutputLimit { limit }) => &[("limit", *limit)],
         Error::NotFound
         | Error::Active
@@ -271,6 +276,7 @@ mod tests {
             Refusal::LogGap { expected: 7 },
             Refusal::OutputConflict { offset: 7 },
             Refusal::OutputMissing { present: 1, announced: 2 },
+            Refusal::CheckpointAhead { output_bytes: 2, present: 1 },
             Refusal::OutputLimit { limit: 7 },
             Refusal::ChannelLimit,
         ];

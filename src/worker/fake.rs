@@ -22,6 +22,7 @@ pub enum Said {
     Stage(String),
     Output(String, String),
     Log(u64, LogLine),
+    Checkpoint(String, u64),
     Completed(String),
     Failed(Failure),
     Stopped,
@@ -52,6 +53,18 @@ struct Inner {
 impl Fake {
     /// Offers a job, which is leased as soon as there is a slot. The orders for it go into what is returned.
     pub fn offer(&self, kind: &str, input: &str, attempt: u32) -> watch::Sender<Order> {
+        self.offer_from(kind, input, attempt, "", 0)
+    }
+
+    /// The same, of a job whose last attempt has left a checkpoint.
+    pub fn offer_from(
+        &self,
+        kind: &str,
+        input: &str,
+        attempt: u32,
+        checkpoint: &str,
+        output_offset: u64,
+    ) -> watch::Sender<Order> {
         let (orders, receiver) = watch::channel(Order::Continue);
         let id = JobId::new(Timestamp::from_micros(1), 0, 7);
         let assignment = Assignment {
@@ -61,6 +74,8 @@ impl Fake {
             input: Bytes::copy_from_slice(input.as_bytes()),
             deadline: None,
             trace: None,
+            checkpoint: Bytes::copy_from_slice(checkpoint.as_bytes()),
+            output_offset,
         };
         let token = LeaseToken { job: id, epoch: attempt, secret: 7 };
         self.0.orders.lock().push(orders.clone());
@@ -166,6 +181,10 @@ impl JobSource for Fake {
 
     async fn append_log(&self, _: &LeaseToken, offset: u64, lines: Vec<LogLine>) -> Result<(), Error> {
         lines.into_iter().zip(offset..).try_for_each(|(line, offset)| self.say(Said::Log(offset, line)))
+    }
+
+    async fn checkpoint(&self, _: &LeaseToken, data: Bytes, output_bytes: u64) -> Result<(), Error> {
+        self.say(Said::Checkpoint(String::from_utf8_lossy(&data).into_owned(), output_bytes))
     }
 
     async fn complete(&self, _: &LeaseToken, result: Bytes) -> Result<(), Error> {

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -76,12 +77,15 @@ pub struct Context {
     /// How long the job may take to stop; set when it is cancelled.
     grace: OnceLock<Duration>,
     log_lines: Mutex<u64>,
+    /// How much main output there is, that of earlier attempts which stays valid included.
+    output_bytes: AtomicU64,
 }
 
 impl Context {
     /// The context of one attempt.
     pub fn new(assignment: Assignment, token: LeaseToken, source: Arc<dyn JobSource>) -> Self {
         Self {
+            output_bytes: AtomicU64::new(assignment.output_offset),
             assignment,
             token,
             source,
@@ -166,7 +170,41 @@ impl Context {
             let text = format!("a channel's name has at most {CHANNEL_CHARACTERS_MAX} characters");
             return Err(Failure::new(reason::HANDLER_ERROR, text).permanent());
         }
-        self.source.append_output(&self.token, channel, data.into()).await.map_err(failure_of)
+        let data = data.into();
+        let bytes = if channel.is_empty() { data.len() as u64 } else { 0 };
+        self.source.append_output(&self.token, channel, data).await.map_err(failure_of)?;
+        self.output_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How much main output there is: what the checkpoint of an earlier attempt has kept, and all that was written since.
+    pub fn output_bytes(&self) -> u64 {
+        self.output_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The last checkpoint of the attempts before, from which this one goes on.
+    pub fn last_checkpoint(&self) -> Option<&Bytes> {
+        let Assignment { checkpoint, output_offset, .. } = &self.assignment;
+        (!checkpoint.is_empty() || *output_offset > 0).then_some(checkpoint)
+    }
+
+    /// Records where the attempt is, behind all that was written before, and waits until that is durable. The next attempt, if
+    /// there is one, is given `data`, of at most 256 KiB, and goes on behind the first `output_bytes` of the main output, which are
+    /// at most [as many as there are](Self::output_bytes); they end with a whole character. A later checkpoint takes its place.
+    pub async fn checkpoint(&self, data: impl Into<Bytes>, output_bytes: u64) -> Result<(), Failure> {
+        let data = data.into();
+        let unfit = |text: String| Err(Failure::new(reason::HANDLER_ERROR, text).permanent());
+        if data.len() > CHECKPOINT_BYTES_MAX {
+            return unfit(format!(
+                "a checkpoint is {} bytes; the limit is {CHECKPOINT_BYTES_MAX}",
+                data.len()
+            ));
+        }
+        let present = self.output_bytes();
+        if output_bytes > present {
+            return unfit(format!("a checkpoint keeps {output_bytes} bytes of output; there are {present}"));
+        }
+        self.source.checkpoint(&self.token, data, output_bytes).await.map_err(failure_of)
     }
 
     /// Writes a line to the job's log; a longer one than 8 KiB is cut.

@@ -73,6 +73,10 @@ impl JobSource for LocalSource {
         Ok(self.engine.append_log(token, offset, lines).await?)
     }
 
+    async fn checkpoint(&self, token: &LeaseToken, data: Bytes, output_bytes: u64) -> Result<(), Error> {
+        Ok(self.engine.checkpoint(token, data, output_bytes).await?)
+    }
+
     async fn complete(&self, token: &LeaseToken, result: Bytes) -> Result<(), Error> {
         self.engine.complete(token, result, Metrics::new(), None).await?;
         Ok(())
@@ -102,11 +106,13 @@ impl JobSource for LocalSource {
 }
 
 fn leased_job(leased: Leased) -> LeasedJob {
-    let Leased { snapshot, token, orders, .. } = leased;
+    let Leased { snapshot, token, orders, checkpoint, .. } = leased;
     let assignment = Assignment {
         id: snapshot.job.id,
         attempt: snapshot.job.attempt,
         trace: snapshot.trace,
+        checkpoint,
+        output_offset: snapshot.job.checkpoint().unwrap_or(0),
         deadline: snapshot.job.attempt_deadline(),
         kind: snapshot.job.kind,
         input: snapshot.input.unwrap_or_default(),

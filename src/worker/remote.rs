@@ -109,6 +109,10 @@ impl JobSource for RemoteSource {
         self.book.append(token, |output| output.push_lines(&lines)).await
     }
 
+    async fn checkpoint(&self, token: &LeaseToken, data: Bytes, output_bytes: u64) -> Result<(), Error> {
+        self.book.checkpoint(token, data, output_bytes).await
+    }
+
     async fn complete(&self, token: &LeaseToken, result: Bytes) -> Result<(), Error> {
         // The server waits for output that is still on its way; lines of the log it does not count.
         let output_bytes = self.book.completed(token).await?;

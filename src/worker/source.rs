@@ -34,6 +34,10 @@ pub struct Assignment {
     pub deadline: Option<Timestamp>,
     /// The trace that the job belongs to, where its client named one.
     pub trace: Option<Trace>,
+    /// The last checkpoint of the attempts before; empty where there is none.
+    pub checkpoint: Bytes,
+    /// Where the main output goes on: what the checkpoint keeps of it.
+    pub output_offset: u64,
 }
 
 /// Why a source did not do what it was asked.
@@ -94,6 +98,10 @@ pub trait JobSource: Send + Sync + 'static {
 
     /// Records lines of the log, `offset` of which were sent before.
     async fn append_log(&self, token: &LeaseToken, offset: u64, lines: Vec<LogLine>) -> Result<(), Error>;
+
+    /// Records where the attempt is, for the next one, behind all that was appended before; waits until it is durable.
+    /// `output_bytes` of the main output stay valid then.
+    async fn checkpoint(&self, token: &LeaseToken, data: Bytes, output_bytes: u64) -> Result<(), Error>;
 
     /// Records success.
     async fn complete(&self, token: &LeaseToken, result: Bytes) -> Result<(), Error>;

@@ -20,6 +20,8 @@ pub struct Transition {
     pub result: Option<Bytes>,
     /// What is now the last of the attempt that is latest-wins, where the step says so.
     pub live: Option<Live>,
+    /// The data of the checkpoint that is kept from now on, where the step is to another one.
+    pub checkpoint: Option<Bytes>,
     /// What the command made of the job; for a repeat, what it had made of it then.
     pub answer: State,
 }
@@ -74,6 +76,14 @@ pub enum Refusal {
     /// There are too many channels.
     #[error("the job's output has more than {CHANNELS_MAX} channels")]
     ChannelLimit,
+    /// A checkpoint is to keep more output than there is.
+    #[error("a checkpoint keeps {output_bytes} bytes of output; there are {present}")]
+    CheckpointAhead {
+        /// How much it is to keep.
+        output_bytes: u64,
+        /// How much there is.
+        present: u64,
+    },
     /// Log lines are missing before these.
     #[error("the log goes on at line {expected}")]
     LogGap {
@@ -85,7 +95,8 @@ pub enum Refusal {
 /// Carries out `command` on `job` as of `now`, or of its last event, where a clock has gone back behind that.
 pub fn transition(job: &Job, command: Command, now: Timestamp) -> Result<Transition, Refusal> {
     let now = now.max(job.update_time());
-    let mut step = Step { job: job.clone(), events: Vec::new(), result: None, live: None, now };
+    let mut step =
+        Step { job: job.clone(), events: Vec::new(), result: None, live: None, checkpoint: None, now };
     let answer = match command {
         Command::Lease { worker, keeper, secret, in_process, term, accept } => {
             step.lease(Lease { secret, worker, keeper, in_process, accepted: false }, term, accept)
@@ -95,6 +106,9 @@ pub fn transition(job: &Job, command: Command, now: Timestamp) -> Result<Transit
         Command::EnterStage { lease, name } => step.enter_stage(&lease, name),
         Command::AppendOutput { lease, channel, reset_to, offset, data } => {
             step.append_output(&lease, channel, reset_to, offset, data)
+        }
+        Command::Checkpoint { lease, number, output_bytes, data } => {
+            step.checkpoint(&lease, number, output_bytes, data)
         }
         Command::AppendLog { lease, offset, lines } => step.append_log(&lease, offset, lines),
         Command::Complete { lease, result, live, output_bytes } => {
@@ -111,8 +125,8 @@ pub fn transition(job: &Job, command: Command, now: Timestamp) -> Result<Transit
         Command::Advance { live, jitter } => step.advance(live, jitter),
         Command::Grant => step.grant(),
     }?;
-    let Step { job, events, result, live, .. } = step;
-    Ok(Transition { job, events, result, live, answer })
+    let Step { job, events, result, live, checkpoint, .. } = step;
+    Ok(Transition { job, events, result, live, checkpoint, answer })
 }
 
 /// What a command makes of a job, or why not.
@@ -124,6 +138,7 @@ struct Step {
     events: Vec<Event>,
     result: Option<Bytes>,
     live: Option<Live>,
+    checkpoint: Option<Bytes>,
     now: Timestamp,
 }
 
@@ -184,11 +199,18 @@ impl Step {
         self.enter(State::Running, change);
         self.job.emitted.attempt_log_lines = 0;
         self.job.emitted.stage.clear();
+        if let Some(checkpoint) = &mut self.job.emitted.checkpoint {
+            checkpoint.number = 0;
+        }
+        let kept = self.job.checkpoint().unwrap_or(0);
         for index in 0..self.job.emitted.channels.len() {
             let channel = &mut self.job.emitted.channels[index];
-            if std::mem::take(&mut channel.bytes) > 0 && !mutants::is(Mutant::OutputResetLeftOut) {
+            let kept_bytes = if channel.name.is_empty() { kept } else { 0 };
+            if std::mem::replace(&mut channel.bytes, kept_bytes) > 0
+                && !mutants::is(Mutant::OutputResetLeftOut)
+            {
                 let channel = channel.name.clone();
-                self.emit(Body::OutputReset { channel, kept_bytes: 0 });
+                self.emit(Body::OutputReset { channel, kept_bytes });
             }
         }
     }

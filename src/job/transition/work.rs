@@ -44,6 +44,9 @@ impl Step {
             if kept_bytes < bytes {
                 bytes = kept_bytes;
                 self.emit(Body::OutputReset { channel: name.clone(), kept_bytes });
+                if name.is_empty() {
+                    self.void_checkpoint(kept_bytes);
+                }
             }
         }
         if offset > bytes {
@@ -68,6 +71,39 @@ impl Step {
             self.job.emitted.history_bytes += piece.len() as u64;
             self.emit(Body::OutputAppended { channel: name.clone(), offset, data: piece });
         }
+        Ok(self.job.state)
+    }
+
+    /// A checkpoint never claims output that is void.
+    fn void_checkpoint(&mut self, kept_bytes: u64) {
+        if let Some(checkpoint) = &mut self.job.emitted.checkpoint
+            && checkpoint.output_bytes.is_some_and(|claimed| claimed > kept_bytes)
+        {
+            checkpoint.output_bytes = None;
+        }
+    }
+
+    pub(super) fn checkpoint(
+        &mut self,
+        token: &LeaseToken,
+        number: u64,
+        output_bytes: u64,
+        data: Bytes,
+    ) -> Answer {
+        self.hold(token)?;
+        // First, since what was reset meanwhile may well have been there when this one was recorded.
+        if number <= self.job.emitted.checkpoint.map_or(0, |checkpoint| checkpoint.number) {
+            return Ok(self.job.state);
+        }
+        let main = self.job.emitted.channels.iter().find(|channel| channel.name.is_empty());
+        let present = main.map_or(0, |channel| channel.bytes);
+        if output_bytes > present {
+            return Err(Refusal::CheckpointAhead { output_bytes, present });
+        }
+        let begins_anew = data.is_empty() && output_bytes == 0;
+        let output_bytes = (!begins_anew).then_some(output_bytes);
+        self.job.emitted.checkpoint = Some(Checkpoint { number, output_bytes });
+        self.checkpoint = (!begins_anew).then_some(data);
         Ok(self.job.state)
     }
 
@@ -140,6 +176,8 @@ impl Step {
                 change.result = Some(result.clone());
                 self.result = Some(result);
                 self.enter(State::Succeeded, change);
+                // Nothing goes on from it any more.
+                self.job.emitted.checkpoint = None;
                 Ok(self.job.state)
             }
             State::Cancelling => Err(Refusal::JobCancelled),

@@ -151,6 +151,10 @@ impl<'a> Hearing<'a> {
             Said::Step(step) => self.step(step).await?,
             Said::Log(line) => self.log_lines(vec![line]).await?,
             Said::Metrics(metrics) => self.context.metrics(metrics)?,
+            Said::Checkpoint { data, output_bytes } => {
+                let output_bytes = output_bytes.unwrap_or_else(|| self.context.output_bytes());
+                self.context.checkpoint(data, output_bytes).await?;
+            }
             Said::Result(result) => self.verdict.result = Some(result),
             Said::Failure(failure) => self.verdict.failure = Some(failure),
         }

@@ -24,6 +24,13 @@ pub enum Said {
     Log(LogLine),
     /// Measurements.
     Metrics(Metrics),
+    /// Where it is, for the next attempt.
+    Checkpoint {
+        /// As JSON text; empty where that is to begin anew.
+        data: Bytes,
+        /// How much of the main output stays valid; all that there is where it does not say.
+        output_bytes: Option<u64>,
+    },
     /// What the job returns, as JSON text.
     Result(Bytes),
     /// Why the attempt fails.
@@ -60,6 +67,9 @@ struct Message<'a> {
     level: Option<Level>,
     metrics: Option<Metrics>,
     #[serde(borrow, deserialize_with = "even_null")]
+    checkpoint: Option<&'a RawValue>,
+    output_bytes: Option<u64>,
+    #[serde(borrow, deserialize_with = "even_null")]
     result: Option<&'a RawValue>,
     #[serde(borrow)]
     failure: Option<Why<'a>>,
@@ -86,7 +96,7 @@ struct Why<'a> {
     details: Option<&'a RawValue>,
 }
 
-/// A result of null is a result.
+/// A result of null is a result, and a checkpoint of null the wish to begin anew.
 fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
@@ -103,7 +113,8 @@ pub fn read(line: &[u8], said: &mut Vec<Said>) -> bool {
         message.output.is_some()
             && channel.chars().count() <= CHANNEL_CHARACTERS_MAX
             && !channel.contains(char::is_control)
-    }) && (message.level.is_none() || message.log.is_some())
+    }) && (message.output_bytes.is_none() || message.checkpoint.is_some())
+        && (message.level.is_none() || message.log.is_some())
         && message.metrics.as_ref().is_none_or(are_measurements);
     if !is_whole {
         return false;
@@ -122,6 +133,13 @@ pub fn read(line: &[u8], said: &mut Vec<Said>) -> bool {
     }
     if let Some(output) = message.output {
         said.push(Said::Output { channel: message.channel.unwrap_or_default(), data: output.into() });
+    }
+    if let Some(checkpoint) = message.checkpoint {
+        let (data, output_bytes) = match checkpoint.get() {
+            "null" => (Bytes::new(), Some(0)),
+            text => (Bytes::copy_from_slice(text.as_bytes()), message.output_bytes),
+        };
+        said.push(Said::Checkpoint { data, output_bytes });
     }
     if let Some(text) = message.log {
         let level = match message.level.unwrap_or(Level::Info) {
@@ -171,6 +189,10 @@ pub fn job_line(assignment: &Assignment) -> Bytes {
         traceparent: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         tracestate: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        checkpoint: Option<Box<RawValue>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        output_offset: Option<u64>,
     }
     let trace = assignment.trace.as_ref();
     let job = Job {
@@ -180,14 +202,24 @@ pub fn job_line(assignment: &Assignment) -> Bytes {
         deadline: assignment.deadline.map(rfc3339),
         traceparent: trace.map(|trace| trace.parent.as_str()),
         tracestate: trace.map(|trace| trace.state.as_str()).filter(|state| !state.is_empty()),
+        checkpoint: json_of(&assignment.checkpoint),
+        output_offset: Some(assignment.output_offset).filter(|offset| *offset > 0),
     };
     let mut line = serde_json::to_vec(&job).expect("a few fields are always JSON");
     line.pop();
     line.extend_from_slice(br#","input":"#);
+    line.extend_from_slice(&assignment.input);
     // Line ends can only stand between JSON's tokens, where a space is the same.
-    line.extend(assignment.input.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
+    line.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
     line.extend_from_slice(b"}\n");
     line.into()
+}
+
+/// A checkpoint as it goes to a program: that of a program is JSON, and that of another kind of worker is a text at least.
+fn json_of(checkpoint: &Bytes) -> Option<Box<RawValue>> {
+    let text = String::from_utf8_lossy(checkpoint);
+    let as_text = || serde_json::value::to_raw_value(&text).ok();
+    (!checkpoint.is_empty()).then(|| serde_json::from_str(&text).ok().or_else(as_text)).flatten()
 }
 
 fn rfc3339(time: Timestamp) -> String {
@@ -255,6 +287,8 @@ mod tests {
     #[case(r#"{"progress": "half"}"#)]
     #[case(r#"{"channel": "reasoning"}"#)]
     #[case(r#"{"level": "info"}"#)]
+    #[case(r#"{"output_bytes": 3}"#)]
+    #[case(r#"{"checkpoint": 1, "output_bytes": -1}"#)]
     #[case(r#"{"log": "text", "level": "loud"}"#)]
     #[case(r#"{"failure": "text"}"#)]
     #[case(r#"{"result": 1"#)]
@@ -271,6 +305,8 @@ mod tests {
             input: Bytes::from_static(b"{\n  \"big\": 12345678901234567890,\r\n  \"text\": \"a\\nb\"\n}"),
             deadline: Some(Timestamp::from_micros(1_000_001)),
             trace: Some(Trace { parent: "00-1-2-01".into(), state: String::new() }),
+            checkpoint: Bytes::from_static(b"{\n\"page\": 1.50}"),
+            output_offset: 7,
         };
 
         let line = job_line(&assignment);
@@ -285,5 +321,37 @@ mod tests {
         assert_eq!(job["deadline"], "1970-01-01T00:00:01.000001Z");
         assert_eq!((&job["traceparent"], job.get("tracestate")), (&"00-1-2-01".into(), None));
         assert_eq!(job["input"]["text"], "a\nb");
+        assert!(text.contains("1.50"), "{text}");
+        assert_eq!((&job["checkpoint"]["page"], &job["output_offset"]), (&1.5.into(), &7.into()));
+    }
+
+    #[rstest]
+    #[case(b"", serde_json::Value::Null)]
+    #[case(b"[1]", serde_json::json!([1]))]
+    #[case(b"page 3", "page 3".into())]
+    #[case(b"\xff", "\u{fffd}".into())]
+    fn a_checkpoint_of_any_worker_is_json(#[case] data: &'static [u8], #[case] expected: serde_json::Value) {
+        let given = json_of(&Bytes::from_static(data));
+
+        let given = given.map_or(serde_json::Value::Null, |raw| serde_json::from_str(raw.get()).unwrap());
+        assert_eq!(given, expected);
+    }
+
+    #[test]
+    fn a_checkpoint_is_passed_on_to_the_byte_behind_the_output_of_its_message() {
+        let checkpoint =
+            |data: &'static str, output_bytes| Said::Checkpoint { data: data.into(), output_bytes };
+
+        assert_eq!(
+            said(r#"{"checkpoint": {"page" : 1.0}}"#),
+            Some(vec![checkpoint(r#"{"page" : 1.0}"#, None)])
+        );
+        assert_eq!(
+            said(r#"{"checkpoint": "a", "output_bytes": 3}"#),
+            Some(vec![checkpoint(r#""a""#, Some(3))])
+        );
+        assert_eq!(said(r#"{"checkpoint": null}"#), Some(vec![checkpoint("", Some(0))]));
+        let both = said(r#"{"checkpoint": 1, "output": "x"}"#).unwrap();
+        assert!(matches!(&both[..], [Said::Output { .. }, Said::Checkpoint { .. }]), "{both:?}");
     }
 }

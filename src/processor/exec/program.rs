@@ -198,6 +198,8 @@ mod tests {
             input: Bytes::from_static(input.as_bytes()),
             deadline: None,
             trace: None,
+            checkpoint: Bytes::new(),
+            output_offset: 0,
         }
     }
 

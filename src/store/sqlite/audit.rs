@@ -15,7 +15,7 @@ const CONTRADICTIONS: [(&str, &str); 8] = [
     ("SELECT ordinal FROM jobs EXCEPT SELECT ordinal FROM specs", "a job without its spec"),
     (
         "SELECT ordinal FROM specs UNION SELECT ordinal FROM emitted UNION SELECT ordinal FROM live
-         UNION SELECT ordinal FROM results EXCEPT SELECT ordinal FROM jobs",
+         UNION SELECT ordinal FROM results UNION SELECT ordinal FROM checkpoints EXCEPT SELECT ordinal FROM jobs",
         "a part of a job that is not there",
     ),
     (
@@ -96,6 +96,9 @@ fn contradiction(connection: &Connection, ordinal: i64) -> Result<Option<&'stati
     }
     if (job.state == State::Succeeded) != (count("SELECT count(*) FROM results WHERE ordinal = ?1")? == 1) {
         return Ok(Some("a result is not there, or one that nobody gave"));
+    }
+    if job.checkpoint().is_some() != (count("SELECT count(*) FROM checkpoints WHERE ordinal = ?1")? == 1) {
+        return Ok(Some("a checkpoint is not there, or one that the job does not know of"));
     }
     if carried.request_id.is_some() && count("SELECT count(*) FROM requests WHERE ordinal = ?1")? == 0 {
         return Ok(Some("a request id is not there"));

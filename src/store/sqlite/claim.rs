@@ -4,7 +4,7 @@
 
 use super::rows::{self, ReadError};
 use super::writer::Writer;
-use crate::job::{Command, Timestamp};
+use crate::job::{Command, Snapshot, Timestamp};
 use crate::store::{Claim, Claimed, Dealt, Rank};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -22,8 +22,8 @@ pub fn claim(writer: &mut Writer, claim: Claim, now: Timestamp) -> Result<Dealt,
     let set = claim.kinds.join("\0");
     let (chosen, mut exhausted) = choose(writer, &claim.kinds, &set, wanted)?;
     for (ordinal, slot) in chosen.into_iter().zip(claim.slots) {
-        let mut snapshot = match rows::load_assignment(&writer.connection, ordinal) {
-            Ok(Some(snapshot)) => snapshot,
+        let (mut snapshot, checkpoint) = match load(&writer.connection, ordinal) {
+            Ok(Some(loaded)) => loaded,
             Ok(None) => continue,
             Err(ReadError::Damaged(error)) => {
                 tracing::error!(%error, "a ready job cannot be read and is set aside");
@@ -33,7 +33,7 @@ pub fn claim(writer: &mut Writer, claim: Claim, now: Timestamp) -> Result<Dealt,
             }
             Err(error) => return Err(error),
         };
-        bytes += snapshot.input.as_ref().map_or(0, Bytes::len);
+        bytes += snapshot.input.as_ref().map_or(0, Bytes::len) + checkpoint.len();
         if bytes > claim.bytes && !claimed.is_empty() {
             exhausted = false;
             break;
@@ -49,7 +49,7 @@ pub fn claim(writer: &mut Writer, claim: Claim, now: Timestamp) -> Result<Dealt,
         let Ok(step) = writer.step(&snapshot.job, command, now)? else { continue };
         let Some(token) = step.job.lease_token() else { continue };
         snapshot.job = step.job;
-        claimed.push(Claimed { taker: slot.taker, snapshot, token, events: step.events });
+        claimed.push(Claimed { taker: slot.taker, snapshot, token, checkpoint, events: step.events });
     }
     if let Some(last) = claimed.last() {
         if writer.served.len() >= SERVED_MAX {
@@ -58,6 +58,13 @@ pub fn claim(writer: &mut Writer, claim: Claim, now: Timestamp) -> Result<Dealt,
         writer.served.insert(set, last.snapshot.job.tenant.clone());
     }
     Ok(Dealt { claimed, exhausted })
+}
+
+/// A ready job with all that its worker needs, and the data of its checkpoint.
+fn load(connection: &Connection, ordinal: i64) -> Result<Option<(Snapshot, Bytes)>, ReadError> {
+    let Some(snapshot) = rows::load_assignment(connection, ordinal)? else { return Ok(None) };
+    let checkpoint = rows::load_checkpoint(connection, &snapshot.job)?;
+    Ok(Some((snapshot, checkpoint)))
 }
 
 /// The jobs to lease: a round over the tenants that have one, then another, until there are enough; and whether these are

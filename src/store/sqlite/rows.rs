@@ -239,6 +239,14 @@ pub fn update(connection: &Connection, before: &Job, step: &Transition) -> rusql
             .prepare_cached("INSERT INTO results (ordinal, record) VALUES (?1, ?2)")?
             .execute(params![ordinal, record])?;
     }
+    if let Some(data) = &step.checkpoint {
+        let record = record::encode(Position::of("checkpoint", ordinal), &[], data);
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO checkpoints (ordinal, record) VALUES (?1, ?2)")?
+            .execute(params![ordinal, record])?;
+    } else if before.checkpoint().is_some() && job.checkpoint().is_none() {
+        connection.prepare_cached("DELETE FROM checkpoints WHERE ordinal = ?1")?.execute([ordinal])?;
+    }
     if let Some(live) = &step.live {
         write_live(connection, &LiveUpdate { job: job.id, attempt: job.attempt, live: live.clone() })?;
     }
@@ -334,6 +342,10 @@ pub fn delete(connection: &Connection, job: &Job, labels: &BTreeMap<String, Stri
     ] {
         connection.prepare_cached(sql)?.execute([ordinal])?;
     }
+    // Most jobs have none, and none has to be looked for.
+    if job.checkpoint().is_some() {
+        connection.prepare_cached("DELETE FROM checkpoints WHERE ordinal = ?1")?.execute([ordinal])?;
+    }
     Ok(())
 }
 
@@ -352,6 +364,19 @@ fn decode_live(job: &Job, record: Option<&[u8]>) -> Result<Live, ReadError> {
     let (attempt, live): (u32, Live) =
         record::decode(Position::of("progress", job.id.ordinal()), &[], record)?;
     Ok(if attempt == job.attempt { live } else { Live::default() })
+}
+
+/// The data of the checkpoint that a job has; empty where it has none, which its row says.
+pub fn load_checkpoint(connection: &Connection, job: &Job) -> Result<Bytes, ReadError> {
+    if job.checkpoint().is_none() {
+        return Ok(Bytes::new());
+    }
+    let ordinal = job.id.ordinal();
+    let record: Option<Vec<u8>> = connection
+        .prepare_cached("SELECT record FROM checkpoints WHERE ordinal = ?1")?
+        .query_row([ordinal], |row| row.get(0))
+        .optional()?;
+    Ok(record::decode(Position::of("checkpoint", ordinal), &[], &record.unwrap_or_default())?)
 }
 
 /// The result of a job that succeeded.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The version of the tables and of the records in them.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// What every connection is set to. FULL: each commit is on the disk before it is answered.
 const PRAGMAS: &str = "PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF;
@@ -54,6 +54,8 @@ const TABLES: &str = "
     -- What is latest-wins.
     CREATE TABLE live (ordinal INTEGER PRIMARY KEY, record BLOB NOT NULL);
     CREATE TABLE results (ordinal INTEGER PRIMARY KEY, record BLOB NOT NULL);
+    -- The data of checkpoints, of jobs that have one.
+    CREATE TABLE checkpoints (ordinal INTEGER PRIMARY KEY, record BLOB NOT NULL);
     -- The history, but for each job's first event, which follows from its row.
     CREATE TABLE events (
         ordinal INTEGER NOT NULL,

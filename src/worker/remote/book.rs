@@ -268,7 +268,7 @@ impl Pages {
 }
 
 impl Held {
-    fn new(orders: watch::Sender<Order>) -> Self {
+    fn new(orders: watch::Sender<Order>, output_offset: u64) -> Self {
         Self {
             orders,
             untaken: false,
@@ -281,7 +281,7 @@ impl Held {
             speaks: false,
             beats: false,
             emits: false,
-            output: Output::default(),
+            output: Output::beginning_at(output_offset),
             gaps: 0,
             refused: None,
             missed: false,

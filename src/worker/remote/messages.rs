@@ -18,6 +18,8 @@ pub fn assignment(assignment: proto::Assignment) -> Option<Assignment> {
         // The one that begins with the acceptance.
         attempt: u32::try_from(job.attempt).ok()? + 1,
         input: assignment.input_json.into(),
+        checkpoint: assignment.checkpoint,
+        output_offset: u64::try_from(assignment.output_offset).ok()?,
         deadline: assignment.attempt_deadline.map(|time| {
             Timestamp::from_micros(time.seconds.saturating_mul(1_000_000) + i64::from(time.nanos) / 1_000)
         }),

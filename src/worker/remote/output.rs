@@ -22,6 +22,19 @@ pub struct Output {
     lines_durable: u64,
     lines_sent: usize,
     bytes: usize,
+    /// The last checkpoint, until it is durable: one that came later takes the place of one that was not sent.
+    checkpoint: Option<Checkpoint>,
+    /// The numbers of the last one that came, and of the last that the server has.
+    checkpoints: u64,
+    checkpoints_durable: u64,
+}
+
+#[derive(Debug)]
+struct Checkpoint {
+    message: proto::Checkpoint,
+    /// How much main output there was, which goes before it.
+    behind: u64,
+    sent: bool,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +48,37 @@ struct Channel {
 }
 
 impl Output {
+    /// The main output goes on from here.
+    pub fn beginning_at(offset: u64) -> Self {
+        let main = Channel { durable: offset, ..Default::default() };
+        Self { channels: vec![main], ..Default::default() }
+    }
+
+    /// Takes a checkpoint, behind all output that has come; its number.
+    pub fn checkpoint(&mut self, data: Bytes, output_bytes: u64) -> u64 {
+        self.checkpoints += 1;
+        let message =
+            proto::Checkpoint { data, output_bytes: output_bytes as i64, number: self.checkpoints as i64 };
+        let main = self.channels.iter().find(|channel| channel.name.is_empty());
+        let behind = main.map_or(0, |main| main.durable + main.data.len() as u64);
+        self.checkpoint = Some(Checkpoint { message, behind, sent: false });
+        self.checkpoints
+    }
+
+    /// The number of the last checkpoint that the server has.
+    pub fn checkpoints_durable(&self) -> u64 {
+        self.checkpoints_durable
+    }
+
+    /// The checkpoint, where all that it rests on is sent and it is not.
+    fn due_checkpoint(&mut self) -> Option<proto::Checkpoint> {
+        let main = self.channels.iter().find(|channel| channel.name.is_empty());
+        let sent = main.map_or(0, |main| main.durable + main.sent as u64);
+        let checkpoint = self.checkpoint.as_mut().filter(|due| !due.sent && due.behind <= sent)?;
+        checkpoint.sent = true;
+        Some(checkpoint.message.clone())
+    }
+
     /// Whether there is room for more.
     pub fn has_room(&self) -> bool {
         self.bytes < WAITING_BYTES_MAX
@@ -70,7 +114,9 @@ impl Output {
             frame.offset = (channel.durable + channel.sent as u64) as i64;
             frame.data = Bytes::copy_from_slice(data);
             channel.sent += length;
-        } else if self.lines_sent == self.lines.len() {
+        }
+        frame.checkpoint = self.due_checkpoint();
+        if frame.data.is_empty() && self.lines_sent == self.lines.len() && frame.checkpoint.is_none() {
             return None;
         }
         frame.log_offset = (self.lines_durable + self.lines_sent as u64) as i64;
@@ -97,18 +143,26 @@ impl Output {
             self.lines_durable += 1;
             self.lines_sent = self.lines_sent.saturating_sub(1);
         }
-        self.bytes < before
+        let durable = self.checkpoints_durable.max(answer.durable_checkpoints.max(0) as u64);
+        let has_recorded = std::mem::replace(&mut self.checkpoints_durable, durable) < durable;
+        if durable >= self.checkpoints {
+            self.checkpoint = None;
+        }
+        self.bytes < before || has_recorded
     }
 
     /// What was on its way is sent again.
     pub fn rewind(&mut self) {
         self.channels.iter_mut().for_each(|channel| channel.sent = 0);
         self.lines_sent = 0;
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.sent = false;
+        }
     }
 
     /// Whether all of it is durable.
     pub fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.bytes == 0 && self.checkpoint.is_none()
     }
 
     /// Whether lines of the log are not durable.

@@ -5,6 +5,7 @@ use crate::job::LeaseToken;
 use crate::proto;
 use crate::worker::remote::output::Output;
 use crate::worker::source::Error;
+use bytes::Bytes;
 
 /// How often a gap is looked at again. It may come of a frame that was refused before it; one that is still there when all
 /// was sent anew is one in what the server had called durable.
@@ -29,6 +30,31 @@ impl Book {
             if pushed {
                 self.to_emit.notify_one();
                 return Ok(());
+            }
+            moved.await;
+        }
+    }
+
+    /// Takes a checkpoint behind all output that was taken, and waits until it is durable, or another that came later.
+    pub async fn checkpoint(&self, token: &LeaseToken, data: Bytes, output_bytes: u64) -> Result<(), Error> {
+        let number = {
+            let mut pages = self.pages.lock();
+            let held = pages.held.get_mut(token).ok_or_else(lost)?;
+            held.refused.clone().map_or(Ok(()), Err)?;
+            let number = held.output.checkpoint(data, output_bytes);
+            pages.emit(token);
+            number
+        };
+        self.to_emit.notify_one();
+        loop {
+            let moved = self.moved.notified();
+            {
+                let pages = self.pages.lock();
+                let held = pages.held.get(token).ok_or_else(lost)?;
+                held.refused.clone().map_or(Ok(()), Err)?;
+                if held.output.checkpoints_durable() >= number {
+                    return Ok(());
+                }
             }
             moved.await;
         }

@@ -116,7 +116,7 @@ impl Book {
         let mut pages = self.pages.lock();
         pages.received += 1;
         pages.wanted = pages.wanted.saturating_sub(1);
-        pages.held.insert(token, Held::new(orders));
+        pages.held.insert(token, Held::new(orders, assignment.output_offset));
         if pages.draining {
             pages.give_back(&token);
         } else {
