@@ -71,6 +71,10 @@ pub fn output(lease: LeaseToken, offset: u64, data: impl Into<Bytes>) -> Command
     Command::AppendOutput { lease, channel: String::new(), reset_to: None, offset, data: data.into() }
 }
 
+pub fn checkpoint(lease: LeaseToken, number: u64, output_bytes: u64, data: impl Into<Bytes>) -> Command {
+    Command::Checkpoint { lease, number, output_bytes, data: data.into() }
+}
+
 pub fn log(lease: LeaseToken, offset: u64, message: &str) -> Command {
     let line = LogLine { level: LogLevel::Info, message: message.into() };
     Command::AppendLog { lease, offset, lines: vec![line] }

@@ -200,7 +200,7 @@ impl Script {
         let offset = self.chance.random_range(0..3) * 3;
         let delay = Duration::from_secs(self.chance.random_range(0..5));
         let jitter = self.chance.random();
-        let command = match self.chance.random_range(0..13) {
+        let command = match self.chance.random_range(0..15) {
             0 | 1 => accept(lease),
             2 => stage(lease, KINDS.choose(&mut self.chance).unwrap()),
             3 | 4 => output(lease, offset, "abc"),
@@ -216,6 +216,10 @@ impl Script {
             9 => fail_for(lease, delay),
             10 => release(lease, delay),
             11 => stop(lease),
+            12 | 13 => {
+                let number = self.chance.random_range(1..4);
+                checkpoint(lease, number, offset, vec![number as u8; offset as usize])
+            }
             _ => {
                 let causes =
                     [LeaseEnd::Expired, LeaseEnd::Unaccepted, LeaseEnd::Restarted, LeaseEnd::Stalled];

@@ -1,6 +1,7 @@
 //! The list of all cases. Each is given a new store of its own.
 
 pub mod batch;
+pub mod checkpoint;
 pub mod claim;
 pub mod fencing;
 pub mod forget;
@@ -111,6 +112,13 @@ macro_rules! cases {
             pruning_goes_in_steps_and_the_longest_over_first
             a_long_history_is_gone_at_once_and_goes_in_steps
             an_id_is_never_given_again;
+        checkpoint:
+            a_claim_comes_with_the_last_checkpoint
+            a_claim_of_a_job_without_one_comes_without
+            a_checkpoint_outlives_a_restart_and_a_claim_that_lapses
+            a_checkpoint_that_is_void_is_not_given
+            a_checkpoint_counts_with_the_bytes_of_a_claim
+            a_forgotten_job_takes_its_checkpoint_along;
         live:
             the_latest_that_was_kept_is_shown
             what_belongs_to_another_attempt_is_passed_over

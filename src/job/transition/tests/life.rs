@@ -135,6 +135,16 @@ impl Life {
         self.does(Command::AppendLog { lease, offset, lines: messages.iter().map(line).collect() })
     }
 
+    pub fn checkpoints(
+        &mut self,
+        number: u64,
+        output_bytes: u64,
+        data: &'static str,
+    ) -> Result<State, Refusal> {
+        let (lease, data) = (self.token(), Bytes::from_static(data.as_bytes()));
+        self.does(Command::Checkpoint { lease, number, output_bytes, data })
+    }
+
     pub fn enters(&mut self, stage: &str) -> Result<State, Refusal> {
         let lease = self.token();
         self.does(Command::EnterStage { lease, name: stage.to_owned() })

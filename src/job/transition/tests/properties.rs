@@ -16,6 +16,7 @@ fn names_a_token(command: &Command) -> bool {
         | Command::EnterStage { .. }
         | Command::AppendOutput { .. }
         | Command::AppendLog { .. }
+        | Command::Checkpoint { .. }
         | Command::Complete { .. }
         | Command::Fail { .. }
         | Command::Release { .. } => true,
@@ -102,6 +103,7 @@ proptest! {
             let Ok(step) = outcome else { continue };
             prop_assert_eq!(&step.job, before, "after {:?}", command);
             prop_assert!(step.events.is_empty() && step.result.is_none() && step.live.is_none());
+            prop_assert!(step.checkpoint.is_none());
         }
     }
 
@@ -121,6 +123,7 @@ proptest! {
                 Ok(again) => {
                     prop_assert_eq!(&again.job, &step.job, "after {:?}", command);
                     prop_assert!(again.events.is_empty() && again.result.is_none() && again.live.is_none());
+                    prop_assert!(again.checkpoint.is_none());
                     prop_assert_eq!(again.answer, step.answer);
                 }
                 Err(Refusal::NotReady) => {
@@ -145,6 +148,27 @@ proptest! {
             let Some(step) = outcome.as_ref().ok().filter(|_| resets) else { continue };
             let again = transition(&step.job, command.clone(), *now).expect("what went once goes twice");
             prop_assert_eq!(&again.job.emitted.channels, &step.job.emitted.channels);
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_never_claims_output_that_is_void(script in script()) {
+        let (strides, _) = walk(script);
+
+        for Stride { before, command, outcome, .. } in &strides {
+            let Ok(Transition { job, events, checkpoint, .. }) = outcome else { continue };
+            let main = job.emitted.channels.iter().find(|channel| channel.name.is_empty());
+            prop_assert!(job.checkpoint() <= Some(main.map_or(0, |main| main.bytes)), "after {:?}", command);
+            // The data comes with the record of it, and an attempt goes on from what was kept.
+            let is_new = job.checkpoint().is_some() && before.checkpoint() != job.checkpoint();
+            prop_assert!(!is_new || checkpoint.is_some(), "after {:?}", command);
+            if job.attempt > before.attempt && !matches!(command, Command::Checkpoint { .. }) {
+                let voided = events.iter().filter_map(|event| match &event.body {
+                    Body::OutputReset { channel, kept_bytes } if channel.is_empty() => Some(*kept_bytes),
+                    _ => None,
+                });
+                prop_assert!(voided.take(1).all(|kept| kept == before.checkpoint().unwrap_or(0)));
+            }
         }
     }
 
@@ -187,5 +211,5 @@ fn the_random_lives_see_every_state_and_every_refusal() {
 
     assert_eq!(states.len(), State::ALL.len(), "only {states:?} were reached");
     // All but the limits of output and of channels, which no short life reaches.
-    assert_eq!(refusals.len(), 9, "only {refusals:?} were met");
+    assert_eq!(refusals.len(), 10, "only {refusals:?} were met");
 }

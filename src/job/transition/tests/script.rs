@@ -27,6 +27,7 @@ pub enum Deed {
     EnterStage,
     AppendOutput,
     AppendLog,
+    Checkpoint,
     Complete,
     Fail,
     Stop,
@@ -62,6 +63,7 @@ fn wanted() -> impl Strategy<Value = Wanted> {
         2 => Just(Deed::EnterStage),
         4 => Just(Deed::AppendOutput),
         2 => Just(Deed::AppendLog),
+        3 => Just(Deed::Checkpoint),
         1 => Just(Deed::Complete),
         3 => Just(Deed::Fail),
         1 => Just(Deed::Stop),
@@ -133,7 +135,7 @@ fn command(wanted: &Wanted, job: &Job) -> Command {
         Deed::Adopt => Command::Adopt { epoch: lease.epoch, keeper: KEEPER },
         Deed::EnterStage => Command::EnterStage { lease, name: format!("stage {number}") },
         Deed::AppendOutput => {
-            let channel = format!("{}", number % 12);
+            let channel = if number % 2 == 0 { String::new() } else { format!("{}", number % 12) };
             let known = job.emitted.channels.iter().find(|known| known.name == channel);
             let bytes = known.map_or(0, |channel| channel.bytes);
             Command::AppendOutput {
@@ -148,6 +150,17 @@ fn command(wanted: &Wanted, job: &Job) -> Command {
             let offset = if flag { number } else { job.emitted.attempt_log_lines };
             let line = LogLine { level: LogLevel::Info, message: "l".into() };
             Command::AppendLog { lease, offset, lines: vec![line; (number % 4) as usize] }
+        }
+        Deed::Checkpoint => {
+            let known = job.emitted.checkpoint.map_or(0, |checkpoint| checkpoint.number);
+            let main = job.emitted.channels.iter().find(|channel| channel.name.is_empty());
+            let output_bytes = main.map_or(0, |main| main.bytes).saturating_sub(number % 5);
+            Command::Checkpoint {
+                lease,
+                number: known.saturating_add(number % 3),
+                output_bytes: if number == 7 { u64::MAX } else { output_bytes },
+                data: Bytes::from(vec![b'c'; (number % 4) as usize]),
+            }
         }
         Deed::Complete => {
             Command::Complete { lease, result: "1".into(), live, output_bytes: flag.then_some(number) }

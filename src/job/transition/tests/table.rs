@@ -20,6 +20,8 @@ output            LeaseLost LeaseLost LeaseLost RUNNING     RUNNING       LeaseL
 output/stale      LeaseLost LeaseLost LeaseLost LeaseLost   LeaseLost     LeaseLost LeaseLost    LeaseLost LeaseLost LeaseLost    LeaseLost
 log               LeaseLost LeaseLost LeaseLost RUNNING     RUNNING       LeaseLost CANCELLING   LeaseLost LeaseLost LeaseLost    LeaseLost
 log/stale         LeaseLost LeaseLost LeaseLost LeaseLost   LeaseLost     LeaseLost LeaseLost    LeaseLost LeaseLost LeaseLost    LeaseLost
+checkpoint        LeaseLost LeaseLost LeaseLost RUNNING     RUNNING       LeaseLost CANCELLING   LeaseLost LeaseLost LeaseLost    LeaseLost
+checkpoint/stale  LeaseLost LeaseLost LeaseLost LeaseLost   LeaseLost     LeaseLost LeaseLost    LeaseLost LeaseLost LeaseLost    LeaseLost
 complete          LeaseLost LeaseLost LeaseLost SUCCEEDED   SUCCEEDED     LeaseLost JobCancelled same      LeaseLost JobCancelled LeaseLost
 complete/stale    LeaseLost LeaseLost LeaseLost LeaseLost   LeaseLost     LeaseLost LeaseLost    LeaseLost LeaseLost LeaseLost    LeaseLost
 fail              LeaseLost LeaseLost LeaseLost RETRYING    RETRYING      same      CANCELLED    LeaseLost same      same         LeaseLost
@@ -137,6 +139,9 @@ fn command_of(row: &str, own: LeaseToken) -> Option<Command> {
             let line = LogLine { level: LogLevel::Info, message: "l".into() };
             Command::AppendLog { lease, offset: 0, lines: vec![line] }
         }
+        "checkpoint" => {
+            Command::Checkpoint { lease, number: 1, output_bytes: 0, data: Bytes::from_static(b"c") }
+        }
         "complete" => Command::Complete { lease, result: "1".into(), live: live(), output_bytes: None },
         "fail" => fail(lease, false),
         "stop" => Command::Fail { lease, failure: None, retry_delay: None, live: live(), jitter: 1.0 },
@@ -159,6 +164,7 @@ fn rows_of(command: &Command) -> &'static [&'static str] {
         Command::EnterStage { .. } => &["stage", "stage/stale"],
         Command::AppendOutput { .. } => &["output", "output/stale"],
         Command::AppendLog { .. } => &["log", "log/stale"],
+        Command::Checkpoint { .. } => &["checkpoint", "checkpoint/stale"],
         Command::Complete { .. } => &["complete", "complete/stale"],
         Command::Fail { .. } => &["fail", "fail/stale", "stop"],
         Command::Release { .. } => &["release", "release+delay", "release/stale"],
@@ -226,7 +232,7 @@ fn every_command_in_every_state_does_what_the_table_says() {
     }
     let deeds: std::collections::HashSet<_> =
         rows.iter().filter_map(|row| Some(std::mem::discriminant(&command_of(row, own)?))).collect();
-    assert_eq!(deeds.len(), 13, "a command has no row");
+    assert_eq!(deeds.len(), 14, "a command has no row");
     for state in State::ALL {
         assert!(columns.contains(&state.name()), "there is no column {state}");
     }
