@@ -27,11 +27,15 @@ pub enum Mutant {
     TailUnbounded,
     /// A pool that has got jobs leaves its place, and what was claimed for it behind them.
     PlaceLeft,
+    /// The end of an attempt takes its checkpoint along.
+    CheckpointLost,
+    /// An attempt that goes on from a checkpoint voids the output that this keeps.
+    KeptOutputVoid,
 }
 
 impl Mutant {
     /// All of them, with their names.
-    pub const ALL: [(Self, &str); 11] = [
+    pub const ALL: [(Self, &str); 13] = [
         (Self::FencingOff, "fencing off"),
         (Self::AnswerBeforeCommit, "answer before the commit"),
         (Self::EventBeforeCommit, "event before the commit"),
@@ -43,6 +47,8 @@ impl Mutant {
         (Self::TimerForgotten, "timer forgotten"),
         (Self::TailUnbounded, "tail unbounded"),
         (Self::PlaceLeft, "place left"),
+        (Self::CheckpointLost, "checkpoint lost"),
+        (Self::KeptOutputVoid, "kept output void"),
     ];
 }
 

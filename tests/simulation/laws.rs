@@ -79,6 +79,8 @@ impl Client {
         };
         let (mut state, mut attempt, mut output) = (State::Unspecified, 0, Vec::new());
         let mut written = String::new();
+        // What checkpoint the next attempt may be given: the last that was answered, or one that was sent later.
+        let mut candidates = BTreeSet::from([String::new()]);
         let mut times = Times::new(&job);
         let states = self.ledger.states(id);
         for (event, number) in events.iter().zip(1..) {
@@ -109,6 +111,9 @@ impl Client {
                 }
                 Some(Event::Output(piece)) if piece.channel.is_empty() => {
                     demand(piece.offset == output.len() as i64, "its output has a gap");
+                    if written.is_empty() {
+                        self.check_base(id, piece, &output, &mut candidates);
+                    }
                     output.extend_from_slice(&piece.data);
                     written.push_str(&String::from_utf8_lossy(&piece.data));
                 }
@@ -154,6 +159,25 @@ impl Client {
             }
         }
         None
+    }
+
+    /// An attempt was given the last checkpoint that was answered or one that was sent later, and what this keeps of the output is
+    /// what is there when the attempt begins to write.
+    fn check_base(&self, job: &str, piece: &Output, output: &[u8], candidates: &mut BTreeSet<String>) {
+        let text = String::from_utf8_lossy(&piece.data);
+        let Some(attempt) = text.split_once('/').and_then(|(nonce, _)| self.ledger.attempt(nonce)) else {
+            return self.ledger.blame(format!("{job} has output of {text:?}, which nobody is"));
+        };
+        let (base, there) = (&attempt.base, String::from_utf8_lossy(output));
+        self.ledger
+            .demand(*base == there, || format!("{job} has {there:?} where an attempt goes on from {base:?}"));
+        self.ledger.demand(candidates.contains(base), || {
+            format!("{job} goes on from {base:?}, which is none of {candidates:?}")
+        });
+        match attempt.recorded.checked_sub(1) {
+            Some(last) => *candidates = attempt.checkpoints[last..].iter().cloned().collect(),
+            None => candidates.extend(attempt.checkpoints),
+        }
     }
 
     /// What an attempt has left is a beginning of what it has written, with all of it that was said to be durable.
@@ -207,11 +231,12 @@ impl Client {
         };
         self.ledger
             .demand(attempt.job == job.id, || format!("{nonce} had {} and not {}", attempt.job, job.id));
-        let perhaps = attempt.text.clone() + &attempt.perhaps;
-        let is_whole = [&attempt.text, &perhaps].into_iter().any(|text| text.as_bytes() == output);
+        let text = attempt.base.clone() + &attempt.text;
+        let perhaps = text.clone() + &attempt.perhaps;
+        let is_whole = [&text, &perhaps].into_iter().any(|text| text.as_bytes() == output);
         self.ledger.demand(is_whole, || {
             let output = String::from_utf8_lossy(output);
-            format!("{} has the output {output:?} where {nonce} has written {:?}", job.id, attempt.text)
+            format!("{} has the output {output:?} where {nonce} has written {text:?}", job.id)
         });
     }
 }

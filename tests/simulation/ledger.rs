@@ -89,6 +89,11 @@ pub struct Attempt {
     pub perhaps: String,
     /// How much of it was said to be durable.
     pub durable: usize,
+    /// The checkpoint that it was given, which is the output that it keeps.
+    pub base: String,
+    /// The checkpoints that it has sent, and how many of them were answered up to the last one that was.
+    pub checkpoints: Vec<String>,
+    pub recorded: usize,
 }
 
 pub fn is_final(state: State) -> bool {
@@ -364,9 +369,24 @@ impl Ledger {
     }
 
     /// An attempt begins, as its worker has it; returns the name that it goes by.
-    pub fn begin_attempt(&self, worker: &str, job: &str, lots: &Lots) -> String {
+    ///
+    /// Every checkpoint is the output that it keeps.
+    pub fn begin_attempt(
+        &self,
+        worker: &str,
+        job: &str,
+        (checkpoint, output_offset): (&[u8], u64),
+        lots: &Lots,
+    ) -> String {
         let nonce = format!("{worker}-{:08x}", lots.number() as u32);
-        let attempt = Attempt { job: job.to_owned(), ..Default::default() };
+        let base = String::from_utf8_lossy(checkpoint).into_owned();
+        self.demand(base.len() as u64 == output_offset, || {
+            format!("{nonce} is to go on at {output_offset} and from {base:?}")
+        });
+        if !base.is_empty() {
+            self.see("an attempt goes on from a checkpoint");
+        }
+        let attempt = Attempt { job: job.to_owned(), base, ..Default::default() };
         self.kept.lock().attempts.insert(nonce.clone(), attempt);
         nonce
     }
@@ -376,6 +396,24 @@ impl Ledger {
         if let Some(attempt) = self.kept.lock().attempts.get_mut(nonce) {
             attempt.text.push_str(text);
             attempt.perhaps.clear();
+        }
+    }
+
+    /// It is about to record a checkpoint: all that it has written so far, or that with which it has begun. Its number, and what
+    /// it is.
+    pub fn checkpoints(&self, nonce: &str, all: bool) -> (usize, String) {
+        let mut kept = self.kept.lock();
+        let attempt = kept.attempts.get_mut(nonce).expect("it has begun");
+        let written = if all { attempt.text.as_str() } else { "" };
+        let checkpoint = attempt.base.clone() + written;
+        attempt.checkpoints.push(checkpoint.clone());
+        (attempt.checkpoints.len(), checkpoint)
+    }
+
+    /// It was told that the checkpoint of this number is durable.
+    pub fn recorded(&self, nonce: &str, number: usize) {
+        if let Some(attempt) = self.kept.lock().attempts.get_mut(nonce) {
+            attempt.recorded = attempt.recorded.max(number);
         }
     }
 

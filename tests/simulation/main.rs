@@ -35,7 +35,7 @@ const SEEDS: u64 = 2_000;
 /// Within how many seeds a mutant must be found.
 const MUTANT_SEEDS: u64 = 500;
 /// What must be seen, or the lots are drawn from the wrong things.
-const SIGHTS: [&str; 17] = [
+const SIGHTS: [&str; 18] = [
     "a batch is started",
     "a claim leaves others waiting",
     "a grace period ends",
@@ -50,6 +50,7 @@ const SIGHTS: [&str; 17] = [
     "a watch is resumed in the middle",
     "a worker has lost its job and goes on",
     "an attempt ends with its server",
+    "an attempt goes on from a checkpoint",
     "an attempt stalls",
     "an attempt takes too long",
     "output is void",

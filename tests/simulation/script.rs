@@ -71,12 +71,13 @@ impl Handler for Script {
     async fn run(&self, context: &Context) -> Result<Bytes, Failure> {
         let job = context.assignment.id.to_string();
         let (ledger, lots) = (&self.ledger, self.lots.fork());
-        let nonce = ledger.begin_attempt(&self.worker, &job, &lots);
+        let checkpoint = context.last_checkpoint().map(Bytes::as_ref).unwrap_or_default();
+        let nonce = ledger.begin_attempt(&self.worker, &job, (checkpoint, context.output_bytes()), &lots);
         ledger.note(|| format!("{nonce} begins attempt {} of {job}", context.assignment.attempt));
         let plan = Plan::new(&lots);
         for piece in 0..plan.pieces {
             self.wait(context, &plan, &lots).await?;
-            match lots.among(0..10) {
+            match lots.among(0..12) {
                 0 => context.stage(&format!("stage {}", piece % 3)).await?,
                 1 => context.log(LogLevel::Info, format!("{nonce} at {piece}")).await?,
                 2 => context.progress(Progress {
@@ -85,6 +86,12 @@ impl Handler for Script {
                 })?,
                 3 => context.metrics([("pieces".to_owned(), piece as f64)].into())?,
                 4 => context.output_to("notes", format!("{nonce} – {piece}\n")).await?,
+                5 | 6 => {
+                    let (number, checkpoint) = ledger.checkpoints(&nonce, !lots.one_in(4));
+                    let bytes = checkpoint.len() as u64;
+                    context.checkpoint(checkpoint, bytes).await?;
+                    ledger.recorded(&nonce, number);
+                }
                 _ => {
                     let text = format!("{nonce}/{piece} ");
                     ledger.writes(&nonce, &text);

@@ -71,7 +71,9 @@ impl Stranger {
     async fn work(self, assignment: Assignment) {
         let job = assignment.job.map(|job| job.id).unwrap_or_default();
         let token = assignment.lease_token;
-        let nonce = self.ledger.begin_attempt(&self.name, &job, &self.lots);
+        let offset = assignment.output_offset;
+        let base = (assignment.checkpoint.as_ref(), offset as u64);
+        let nonce = self.ledger.begin_attempt(&self.name, &job, base, &self.lots);
         self.ledger.note(|| format!("{nonce} has {job}"));
         if self.lots.one_in(20) && self.give_back(&token).await {
             return;
@@ -80,7 +82,7 @@ impl Stranger {
             let (stranger, token) = (Self { lots: self.lots.fork(), ..self.clone() }, token.clone());
             tokio::spawn(async move { stranger.beat(&token).await })
         };
-        self.write_and_end(&job, &token, &nonce).await;
+        self.write_and_end(&job, &token, &nonce, offset).await;
         beats.abort();
     }
 
@@ -101,10 +103,10 @@ impl Stranger {
         }
     }
 
-    async fn write_and_end(&self, job: &str, token: &str, nonce: &str) {
+    async fn write_and_end(&self, job: &str, token: &str, nonce: &str, begin: i64) {
         let plan = Plan::new(&self.lots);
         let mut sent: Vec<(i64, Vec<u8>)> = Vec::new();
-        let mut length = 0;
+        let mut length = begin;
         for piece in 0..plan.pieces {
             tokio::time::sleep(self.lots.millis(0..plan.pause + 1)).await;
             let text = format!("{nonce}/{piece} ").into_bytes();
@@ -117,14 +119,23 @@ impl Stranger {
             } else {
                 sent.len() - 1
             };
-            if !self.append(token, &sent[from..]).await {
+            let (number, checkpoint) = match self.lots.one_in(4) {
+                true => {
+                    let (number, data) = self.ledger.checkpoints(nonce, true);
+                    let (data, output_bytes) = (data.into(), length);
+                    (number, Some(Checkpoint { data, output_bytes, number: number as i64 }))
+                }
+                false => (0, None),
+            };
+            if !self.append(token, &sent[from..], checkpoint.clone()).await {
                 self.ledger.see("a worker has lost its job and goes on");
                 self.go_on_all_the_same(job, token, nonce, length).await;
                 return;
             }
-            self.ledger.durable(nonce, length as usize);
+            self.ledger.durable(nonce, (length - begin) as usize);
+            self.ledger.recorded(nonce, number);
             if self.lots.one_in(6) {
-                let _ = self.append(token, &sent[from..]).await;
+                let _ = self.append(token, &sent[from..], checkpoint).await;
             }
         }
         tokio::time::sleep(self.lots.millis(0..plan.pause + 1)).await;
@@ -140,13 +151,14 @@ impl Stranger {
         }
     }
 
-    /// Sends bytes until they are durable; false where it has lost the job.
-    async fn append(&self, token: &str, pieces: &[(i64, Vec<u8>)]) -> bool {
+    /// Sends bytes and a checkpoint until they are durable; false where it has lost the job.
+    async fn append(&self, token: &str, pieces: &[(i64, Vec<u8>)], checkpoint: Option<Checkpoint>) -> bool {
         let Some((offset, _)) = pieces.first() else { return true };
         let request = AppendOutputRequest {
             lease_token: token.to_owned(),
             offset: *offset,
             data: pieces.iter().flat_map(|(_, text)| text.iter().copied()).collect(),
+            checkpoint,
             ..Default::default()
         };
         loop {

@@ -202,7 +202,10 @@ impl Step {
         if let Some(checkpoint) = &mut self.job.emitted.checkpoint {
             checkpoint.number = 0;
         }
-        let kept = self.job.checkpoint().unwrap_or(0);
+        let kept = match mutants::is(Mutant::KeptOutputVoid) {
+            false => self.job.checkpoint().unwrap_or(0),
+            true => 0,
+        };
         for index in 0..self.job.emitted.channels.len() {
             let channel = &mut self.job.emitted.channels[index];
             let kept_bytes = if channel.name.is_empty() { kept } else { 0 };
@@ -266,6 +269,9 @@ impl Step {
         let change = StateChange { metrics: live.metrics.clone(), ..self.change_to(state) };
         self.end_lease_as(by, state);
         let job = &mut self.job;
+        if mutants::is(Mutant::CheckpointLost) {
+            job.emitted.checkpoint = None;
+        }
         job.run_duration += self.now.since(job.attempt_start_time.unwrap_or(self.now));
         if !live.is_empty() {
             self.live = Some(live);
