@@ -37,6 +37,9 @@ BAD = {
         "logs.message": ["x" * 8193, "ü" * 4097],
         "log_offset": [-1],
         "channel": ["c" * 65, "ü" * 65],
+        "checkpoint.data": [b"x" * (256 * 1024 + 1)],
+        "checkpoint.output_bytes": [-1],
+        "checkpoint.number": [-1],
     },
     "CompleteJob": {
         "lease_token": TOKENS,

@@ -4,6 +4,7 @@
 //! concurrency key; one was running when it was killed. Version 2: jobs in six states, three of them with labels.
 //! Version 3: six jobs, of which one was claimed and one ran, both under leases with terms of their own. Version 4: a job in every
 //! state, with labels, request ids, a concurrency key, two channels of output and a log, and an id whose job is forgotten.
+//! Version 5: the same, and three jobs that have a checkpoint: one has failed, one waits for its retry and one for a worker.
 
 use crate::bench::{QUEUE_MAX, WHOLE};
 use crate::builders::{first, wish};
@@ -200,8 +201,32 @@ fn the_records_of_version_3_are_read_and_go_on() {
 }
 
 #[test]
-fn the_store_of_the_present_version_is_kept_with_a_job_in_every_state() {
+fn the_records_of_version_4_are_read_and_go_on() {
     let (folder, database) = of_version(4);
+    assert_eq!((rows(&database).len(), version(&database)), (13, 4));
+
+    let store = SqliteStore::open(folder.path(), SETTINGS).unwrap();
+
+    let all = list(&store, &Filter::default());
+    assert!(all.len() == 13 && all.iter().all(|one| one.job.emitted.checkpoint.is_none()));
+    let running = &all.iter().find(|one| one.job.state == State::Running).unwrap().job;
+    let (lease, keeper) = (running.lease_token().unwrap(), running.lease.as_ref().unwrap().keeper);
+    let begun = crate::builders::checkpoint(lease, 1, 1, "begun");
+    let end = crate::builders::end_lease(lease, keeper, LeaseEnd::Expired);
+    let commands = [begun, end].map(|command| Operation::Apply(running.id, Box::new(command)));
+    store.commit(commands.into(), running.state_time).unwrap();
+    drop(store);
+
+    let store = SqliteStore::open(folder.path(), SETTINGS).unwrap();
+    let claim = Operation::Claim(wish(&["runs"], [1], true));
+    let outcomes = store.commit(vec![claim], running.state_time).unwrap();
+    let [Outcome::Claim(dealt)] = &outcomes[..] else { panic!("{outcomes:?}") };
+    assert_eq!((&dealt.claimed[0].checkpoint[..], version(&database)), (&b"begun"[..], 5));
+}
+
+#[test]
+fn the_store_of_the_present_version_is_kept_with_a_job_in_every_state() {
+    let (folder, database) = of_version(5);
     let before = rows(&database);
     let of_a_new_store = {
         let folder = tempfile::tempdir().unwrap();
@@ -210,7 +235,7 @@ fn the_store_of_the_present_version_is_kept_with_a_job_in_every_state() {
     };
     assert_eq!(
         (before.len(), version(&database)),
-        (13, of_a_new_store),
+        (14, of_a_new_store),
         "a new version needs a fixture of its own"
     );
 
@@ -232,7 +257,11 @@ fn the_store_of_the_present_version_is_kept_with_a_job_in_every_state() {
         let history = store.events(&[(one.job.id, 0)], WHOLE).unwrap().remove(0);
         assert_eq!(history.len() as u64, one.job.sequence(), "{}", one.job.kind);
     }
-    let claim = wish(&["waits"], 1..9, true);
-    let outcomes = store.commit(vec![Operation::Claim(claim)], of("runs").job.state_time).unwrap();
-    assert!(matches!(&outcomes[..], [Outcome::Claim(dealt)] if dealt.claimed.len() == 2), "{outcomes:?}");
+    let checkpoints = ["fails", "retries", "resumes", "succeeds"].map(|kind| of(kind).job.checkpoint());
+    assert_eq!(checkpoints, [Some(4), Some(8), Some(6), None]);
+    let claims = [wish(&["waits"], 1..9, true), wish(&["resumes"], 1..9, true)].map(Operation::Claim);
+    let outcomes = store.commit(claims.into(), of("runs").job.state_time).unwrap();
+    let [Outcome::Claim(waited), Outcome::Claim(resumed)] = &outcomes[..] else { panic!("{outcomes:?}") };
+    assert_eq!((waited.claimed.len(), resumed.claimed.len()), (2, 1));
+    assert_eq!(&resumed.claimed[0].checkpoint[..], br#"{"word": 2}"#);
 }

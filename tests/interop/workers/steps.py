@@ -10,7 +10,7 @@ import time
 import grpc
 from longhaul.v1.job_pb2 import Failure, LogLine, Progress
 from longhaul.v1.worker_service_pb2 import (
-    CompleteJobRequest, Directive, FailJobRequest, ReleaseJobRequest, Report,
+    Checkpoint, CompleteJobRequest, Directive, FailJobRequest, ReleaseJobRequest, Report,
 )
 from longhaul.v1.worker_service_pb2_grpc import WorkerServiceStub
 
@@ -37,6 +37,10 @@ class Lease:
         self.input = json.loads(assignment.input_json)
         self.output = collections.defaultdict(bytearray)
         self.durable = collections.defaultdict(int)
+        # What an earlier attempt has left of the main output counts, whatever it says.
+        self.output[""] += bytes(assignment.output_offset)
+        self.durable[""] = assignment.output_offset
+        self.checkpoint, self.durable_checkpoints = Checkpoint(), 0
         self.logs, self.durable_logs = [], 0
         self.stopped = threading.Event()
         self.is_silent = False
@@ -44,11 +48,15 @@ class Lease:
         self.report = None
         trace = {"traceparent": assignment.traceparent, "tracestate": assignment.tracestate}
         deadline = assignment.HasField("attempt_deadline")
-        tell("assigned", job=self.job, attempt=self.attempt, kind=assignment.job.kind, has_deadline=deadline, **trace)
+        base = {"checkpoint": assignment.checkpoint.decode(), "output_offset": assignment.output_offset}
+        tell(
+            "assigned", job=self.job, attempt=self.attempt, kind=assignment.job.kind, has_deadline=deadline, **trace, **base,
+        )
 
     def is_durable(self):
         lengths = {channel: len(data) for channel, data in self.output.items()}
-        return self.durable_logs == len(self.logs) and all(self.durable[c] == n for c, n in lengths.items())
+        counts = (self.durable_logs, self.durable_checkpoints)
+        return counts == (len(self.logs), self.checkpoint.number) and all(self.durable[c] == n for c, n in lengths.items())
 
     def obey(self, directive):
         action = Directive.Action.Name(directive.action)
@@ -116,6 +124,13 @@ class Worker:
                         self.append(lease, text.encode(), step.get("channel", ""))
                     case {"log": line}:
                         self.append(lease, log=LogLine(level=LogLine.INFO, message=line))
+                    case {"checkpoint": text}:
+                        keep = step.get("keep", len(lease.output[""]))
+                        number = lease.checkpoint.number + 1
+                        checkpoint = Checkpoint(data=text.encode(), output_bytes=keep, number=number)
+                        self.append(lease, checkpoint=checkpoint)
+                        self.flush(lease)
+                        tell("recorded", job=lease.job, number=lease.durable_checkpoints)
                     case {"sleep": seconds}:
                         lease.stopped.wait(seconds)
                     case {"wait_for": file}:

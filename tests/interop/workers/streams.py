@@ -112,10 +112,11 @@ class StreamForm(Worker):
     def report(self, lease, report):
         self.say(heartbeat=HeartbeatRequest(reports=[report]))
 
-    def append(self, lease, data=b"", channel="", log=None):
+    def append(self, lease, data=b"", channel="", log=None, checkpoint=None):
         with self.changed:
             lease.output[channel] += data
             lease.logs += [log] if log else []
+            lease.checkpoint = checkpoint or lease.checkpoint
             self.changed.notify_all()
 
     def end(self, lease, what, request, twice=False):
@@ -152,6 +153,7 @@ class StreamForm(Worker):
                 else:
                     lease.durable[answer.channel] = answer.durable_bytes
                     lease.durable_logs = answer.durable_logs
+                    lease.durable_checkpoints = answer.durable_checkpoints
                 self.changed.notify_all()
 
     def frames(self):
@@ -171,6 +173,10 @@ class StreamForm(Worker):
             data, logs = bytes(lease.output[channel][at:]), [] if channel else lease.logs[logs_at:]
             carried[lease.token, channel] = at + len(data)
             carried[lease.token] = logs_at = logs_at + len(logs)
-            if data or logs:
-                where = {"channel": channel, "offset": at, "log_offset": logs_at - len(logs)}
+            # The main output goes first, and a checkpoint with it.
+            recorded = carried.get((lease.token, "checkpoint"), lease.durable_checkpoints)
+            checkpoint = lease.checkpoint if lease.checkpoint.number > recorded else None
+            carried[lease.token, "checkpoint"] = lease.checkpoint.number
+            if data or logs or checkpoint:
+                where = {"channel": channel, "offset": at, "log_offset": logs_at - len(logs), "checkpoint": checkpoint}
                 yield AppendOutputRequest(lease_token=lease.token, data=data, logs=logs, **where)

@@ -98,16 +98,20 @@ class UnaryForm(Worker):
     def report(self, lease, report):
         self.heartbeat([report])
 
-    def append(self, lease, data=b"", channel="", log=None):
+    def append(self, lease, data=b"", channel="", log=None, checkpoint=None):
         output = lease.output[channel]
         request = AppendOutputRequest(lease_token=lease.token, channel=channel, offset=len(output), data=data)
         request.log_offset = len(lease.logs)
         request.logs.extend([log] if log else [])
+        if checkpoint:
+            lease.checkpoint = checkpoint
+            request.checkpoint.CopyFrom(checkpoint)
         output += data
         lease.logs += [log] if log else []
         try:
             answer = self.call("AppendOutput", request)
             lease.durable[channel], lease.durable_logs = answer.durable_bytes, answer.durable_logs
+            lease.durable_checkpoints = answer.durable_checkpoints
         except Refused as refusal:
             tell("refused", job=lease.job, what="append", reason=str(refusal))
             lease.refusal = str(refusal)
