@@ -111,7 +111,7 @@ def test_an_attempt_goes_on_recording_over_a_kill_of_the_server(server, crew):
     gate.touch()
     messages = watch(server, job)
 
-    assert crew.workers[0].tells("recorded", job=job.id)["number"] == 2
+    crew.workers[0].tells("recorded", job=job.id, number=2)
     assert resets(messages) == [("", 8)] and states(messages)[-1] == "SUCCEEDED"
     assert rendered(messages) == "one, twoone, two" and kept(messages) == history(server, job)
 
