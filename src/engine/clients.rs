@@ -58,7 +58,9 @@ impl Engine {
         request: Option<RequestKey>,
         trace: Option<Trace>,
     ) -> Result<Started, Error> {
-        let retry = Retry { job, tenant: tenant.to_owned(), request, trace, chance: self.shared().chance() };
+        let output = self.resumable(tenant, job).await?;
+        let (tenant, chance) = (tenant.to_owned(), self.shared().chance());
+        let retry = Retry { job, tenant, request, trace, output, chance };
         let Outcome::Retry(outcome) = self.shared().committer().commit(Operation::Retry(retry)).await? else {
             unreachable!("an outcome is of its operation's kind")
         };

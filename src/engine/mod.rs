@@ -18,6 +18,7 @@ mod output;
 mod proof;
 mod publish;
 mod queue;
+mod resume;
 mod sent;
 mod stopping;
 mod sweep;

@@ -42,6 +42,8 @@ pub const OUTPUT_EVENT_BYTES_MAX: usize = 64 << 10;
 pub const OUTPUT_FRAME_BYTES_MAX: usize = 256 << 10;
 /// Bytes of a checkpoint: where an attempt is, and not what it has made, which is output. One more lies in each answer with a job.
 pub const CHECKPOINT_BYTES_MAX: usize = 256 << 10;
+/// Bytes of output that a job takes over from the one that it repeats: they are written in one commit, like an input.
+pub const RESUMED_BYTES_MAX: u64 = 1 << 20;
 /// Channels of a job's output.
 pub const CHANNELS_MAX: usize = 8;
 /// Characters of a channel's name.

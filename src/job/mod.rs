@@ -29,7 +29,7 @@ pub use spec::{
 };
 pub use state::State;
 pub use time::Timestamp;
-pub use transition::{Refusal, Transition, transition};
+pub use transition::{Refusal, Transition, resume, transition};
 
 use crate::mutants::{self, Mutant};
 use bytes::Bytes;

@@ -3,7 +3,9 @@
 //! It keeps values in maps, looks at all of them for each question, and is gone with its process.
 
 use super::*;
-use crate::job::{Body, Command, IDS_PER_MILLISECOND, Live, Place, Spec, State, Transition, transition};
+use crate::job::{
+    Body, Command, IDS_PER_MILLISECOND, Live, Place, Spec, State, Transition, resume, transition,
+};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::cmp::Reverse;
@@ -210,8 +212,20 @@ impl Kept {
         }
         let spec =
             Arc::new(Spec::again(&record.snapshot(Parts::FULL), retry.request.clone(), retry.trace.clone()));
+        let kept = record.job.checkpoint().zip(record.checkpoint.clone());
         self.check_room(1, queue_max)?;
-        Ok(self.admit(&Submission { spec, chance: retry.chance }, now))
+        let submitted = self.admit(&Submission { spec, chance: retry.chance }, now);
+        match (submitted, kept, &retry.output) {
+            (Submitted::Created(job), Some((bytes, data)), Some(output)) if bytes == output.len() as u64 => {
+                let step = resume(&job, output.clone(), data);
+                let record = self.jobs.get_mut(&job.id).expect("it was just taken in");
+                record.job = step.job;
+                record.events.extend(step.events);
+                record.checkpoint = step.checkpoint;
+                Ok(Submitted::Created(Box::new(record.job.clone())))
+            }
+            (submitted, ..) => Ok(submitted),
+        }
     }
 
     fn delete(&mut self, id: JobId) -> Result<Forgotten, Rejection> {

@@ -55,6 +55,9 @@ pub struct Retry {
     pub request: Option<RequestKey>,
     /// The trace that the new job belongs to.
     pub trace: Option<Trace>,
+    /// The main output that its checkpoint keeps, where the new job is to go on from that. Of a job that has ended it never
+    /// changes, so whoever asks has read it before; where it is not what the checkpoint says, the new job begins anew.
+    pub output: Option<Bytes>,
     /// For the new id.
     pub chance: u64,
 }

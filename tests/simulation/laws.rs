@@ -111,11 +111,15 @@ impl Client {
                 }
                 Some(Event::Output(piece)) if piece.channel.is_empty() => {
                     demand(piece.offset == output.len() as i64, "its output has a gap");
-                    if written.is_empty() {
+                    if attempt > 0 && written.is_empty() {
                         self.check_base(id, piece, &output, &mut candidates);
                     }
                     output.extend_from_slice(&piece.data);
-                    written.push_str(&String::from_utf8_lossy(&piece.data));
+                    match attempt {
+                        // It goes on where another job has left off.
+                        0 => candidates = [String::from_utf8_lossy(&output).into_owned()].into(),
+                        _ => written.push_str(&String::from_utf8_lossy(&piece.data)),
+                    }
                 }
                 Some(Event::OutputReset(reset)) if reset.channel.is_empty() => {
                     self.ledger.see("output is void");

@@ -1,6 +1,7 @@
 //! A store under test, with a clock that is moved by hand and short ways to ask for things.
 
 use crate::builders::{apply, wish};
+use bytes::Bytes;
 use longhaul::job::*;
 use longhaul::store::*;
 use std::sync::Arc;
@@ -182,7 +183,18 @@ impl Bench {
     }
 
     pub fn retry(&mut self, job: JobId, request: Option<RequestKey>) -> Result<Submitted, Rejection> {
-        let retry = Retry { job, tenant: DEFAULT_TENANT.into(), request, trace: None, chance: self.draw() };
+        self.retry_with(job, request, None)
+    }
+
+    /// The same, of a job whose checkpoint keeps this output.
+    pub fn retry_with(
+        &mut self,
+        job: JobId,
+        request: Option<RequestKey>,
+        output: Option<Bytes>,
+    ) -> Result<Submitted, Rejection> {
+        let (tenant, chance) = (DEFAULT_TENANT.into(), self.draw());
+        let retry = Retry { job, tenant, request, trace: None, output, chance };
         match self.commit_one(Operation::Retry(retry)) {
             Outcome::Retry(outcome) => outcome,
             other => panic!("not the outcome of a retry: {other:?}"),

@@ -128,6 +128,11 @@ impl Script {
                 tenant: (*TENANTS.choose(&mut self.chance).unwrap()).into(),
                 request: self.chance.random_bool(0.5).then(|| self.request()),
                 trace: None,
+                // As it says nothing of which offsets it knows, it fits by lot.
+                output: self
+                    .chance
+                    .random_bool(0.7)
+                    .then(|| "abc".repeat(self.chance.random_range(0..3)).into()),
                 chance: self.chance.random(),
             }),
             _ => self.report(),

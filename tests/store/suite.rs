@@ -118,7 +118,9 @@ macro_rules! cases {
             a_checkpoint_outlives_a_restart_and_a_claim_that_lapses
             a_checkpoint_that_is_void_is_not_given
             a_checkpoint_counts_with_the_bytes_of_a_claim
-            a_forgotten_job_takes_its_checkpoint_along;
+            a_forgotten_job_takes_its_checkpoint_along
+            a_retry_goes_on_from_the_checkpoint
+            a_retry_begins_anew_where_the_output_does_not_fit;
         live:
             the_latest_that_was_kept_is_shown
             what_belongs_to_another_attempt_is_passed_over

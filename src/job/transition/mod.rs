@@ -2,8 +2,11 @@
 //!
 //! It does not know what time it is, does not roll dice, does not store and does not tell anybody.
 
+mod resume;
 mod server;
 mod work;
+
+pub use resume::resume;
 
 use super::limits::*;
 use super::*;

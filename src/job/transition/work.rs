@@ -284,7 +284,7 @@ impl Step {
 }
 
 /// How much of `data` goes into one event: all that fits, without splitting a UTF-8 character.
-fn piece_length(data: &[u8]) -> usize {
+pub(super) fn piece_length(data: &[u8]) -> usize {
     if data.len() <= OUTPUT_EVENT_BYTES_MAX {
         return data.len();
     }

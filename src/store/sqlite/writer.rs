@@ -11,7 +11,7 @@ use super::schema::BUSY_TIMEOUT;
 use super::{claim, forget, sweep};
 use crate::job::{
     Command, IDS_PER_MILLISECOND, Job, JobId, Keeper, Live, Place, Spec, State, Timestamp, Transition,
-    transition,
+    resume, transition,
 };
 use crate::store::*;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -226,7 +226,24 @@ impl Writer {
         if let Err(full) = self.room.check(&self.connection, self.counters.waiting(), 1, spec.input.len()) {
             return Ok(Err(full));
         }
-        Ok(Ok(Submitted::Created(Box::new(self.create(&spec, retry.chance, now)?))))
+        let output = retry.output.as_ref();
+        let output = output.filter(|output| snapshot.job.checkpoint() == Some(output.len() as u64));
+        let kept = match output.map(|output| (output, rows::load_checkpoint(&self.connection, &snapshot.job)))
+        {
+            None => None,
+            Some((output, Ok(checkpoint))) => Some((output.clone(), checkpoint)),
+            Some((_, Err(ReadError::Damaged(error)))) => {
+                return Ok(Err(Rejection::Damaged(error.to_string())));
+            }
+            Some((_, Err(error))) => return Err(error),
+        };
+        let mut job = self.create(&spec, retry.chance, now)?;
+        if let Some((output, checkpoint)) = kept {
+            let step = resume(&job, output, checkpoint);
+            rows::update(&self.connection, &job, &step)?;
+            job = step.job;
+        }
+        Ok(Ok(Submitted::Created(Box::new(job))))
     }
 
     fn create(&mut self, spec: &Spec, chance: u64, now: Timestamp) -> Result<Job, ReadError> {

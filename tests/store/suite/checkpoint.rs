@@ -104,3 +104,52 @@ pub fn a_forgotten_job_takes_its_checkpoint_along(bench: &mut Bench) {
     bench.reopen();
     assert_eq!(bench.store().get(&[id], Parts::FULL).unwrap(), [None]);
 }
+
+/// A job that was cancelled while it waited, with a checkpoint behind 100 kB of output.
+fn cancelled(bench: &mut Bench) -> JobId {
+    let token = bench.start_and_run(spec("work"));
+    bench.step(token.job, output(token, 0, vec![b'x'; 100_001]));
+    bench.step(token.job, checkpoint(token, 1, 100_000, "far"));
+    bench.step(token.job, end_lease(token, KEEPER, LeaseEnd::Expired));
+    bench.step(token.job, cancel());
+    token.job
+}
+
+fn created(submitted: Result<Submitted, Rejection>) -> Job {
+    match submitted.unwrap() {
+        Submitted::Created(job) => *job,
+        Submitted::Repeated(id) => panic!("it repeats {id}"),
+    }
+}
+
+pub fn a_retry_goes_on_from_the_checkpoint(bench: &mut Bench) {
+    let old = cancelled(bench);
+    let before = bench.all_of(old);
+
+    let job = created(bench.retry_with(old, None, Some(vec![b'x'; 100_000].into())));
+
+    assert_eq!((job.clone(), bench.all_of(old)), (bench.job(job.id), before));
+    let pieces: Vec<Event> = bench.history(job.id).split_off(1);
+    let length = |event: &Event| match &event.body {
+        Body::OutputAppended { offset, data, .. } => (event.attempt, *offset, data.len()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(pieces.iter().map(length).collect::<Vec<_>>(), [(0, 0, 65_536), (0, 65_536, 34_464)]);
+    bench.reopen();
+    let claimed = bench.run(&["work"], 1).remove(0);
+    assert_eq!((claimed.token.job, &claimed.checkpoint[..]), (job.id, &b"far"[..]));
+    assert_eq!(claimed.snapshot.job.checkpoint(), Some(100_000));
+    bench.step(job.id, output(claimed.token, 100_000, "y"));
+}
+
+pub fn a_retry_begins_anew_where_the_output_does_not_fit(bench: &mut Bench) {
+    let old = cancelled(bench);
+
+    for output in [None, Some("".into()), Some(vec![b'x'; 100_001].into())] {
+        let job = created(bench.retry_with(old, None, output));
+
+        assert_eq!((job.checkpoint(), job.sequence()), (None, 1));
+        let claimed = bench.run(&["work"], 1).remove(0);
+        assert_eq!((claimed.token.job, claimed.checkpoint), (job.id, Bytes::new()));
+    }
+}
