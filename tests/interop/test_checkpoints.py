@@ -7,6 +7,7 @@ import foreign
 import pytest
 from client import history, kept, rendered, states, status, watch
 from conftest import Server, until
+from longhaul.v1 import job_service_pb2
 from programs import start
 from test_programs import worker  # noqa: F401  (a fixture)
 from test_workers import AT_ONCE, Crew, of
@@ -122,6 +123,35 @@ def test_a_checkpoint_cannot_keep_what_is_not_there(server, crew):
     job = crew.job(server, {"output": "four"}, {"checkpoint": "x", "keep": 5}, {"result": {}})
 
     assert crew.workers[0].tells("refused", job=job.id)["reason"] == "CHECKPOINT_AHEAD"
+
+
+@pytest.mark.parametrize("bytes_kept", [5, 2**20, 2**20 + 1])
+def test_a_job_that_is_retried_goes_on_from_the_checkpoint(server, crew, bytes_kept):
+    worker = crew.worker(server.address)
+    carried = bytes_kept <= 2**20
+    first = crew.job(
+        server,
+        {"output": "lost", "attempt": 1},
+        {"fail": "FLAKY", "attempt": 1},
+        *({"output": "x", "times": min(65_536, bytes_kept - at)} for at in range(0, bytes_kept, 65_536)),
+        {"checkpoint": "so far"},
+        {"output": "and more"},
+        {"fail": "NO_USE", "permanent": True},
+        options=AT_ONCE,
+    )
+    watch(server, first)
+    before = history(server, first)
+
+    again = server.jobs.RetryJob(job_service_pb2.RetryJobRequest(job_id=first.id), timeout=30)
+    assigned = worker.tells("assigned", job=again.id)
+    messages = watch(server, again)
+
+    expected = ("so far", bytes_kept) if carried else ("", 0)
+    assert (assigned["checkpoint"], assigned["output_offset"]) == expected
+    assert before == history(server, first), "what has ended stays as it ended"
+    begins = [event for event in history(server, again) if event.HasField("output") and event.attempt == 0]
+    assert b"".join(event.output.data for event in begins) == b"x" * expected[1]
+    assert kept(messages) == history(server, again)
 
 
 COUNTS = """

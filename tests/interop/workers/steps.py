@@ -121,7 +121,7 @@ class Worker:
                     case {"metrics": metrics}:
                         self.report(lease, Report(**token, metrics=metrics))
                     case {"output": text}:
-                        self.append(lease, text.encode(), step.get("channel", ""))
+                        self.append(lease, text.encode() * step.get("times", 1), step.get("channel", ""))
                     case {"log": line}:
                         self.append(lease, log=LogLine(level=LogLine.INFO, message=line))
                     case {"checkpoint": text}:

@@ -7,7 +7,7 @@ server says, so that a test sees its reports refused. A step is one of these, or
     {"progress": 0.5, "stage": "Reading"}       {"metrics": {"tokens": 3}}      {"output": "text", "channel": ""}
     {"log": "line"}                             {"sleep": 0.2}                  {"wait_for": "a file that appears"}
     {"wait_for_cancel": true}                   {"silent": true}                {"crash": true}
-    {"checkpoint": "text", "keep": 5}           (all output that there is, without `keep`; the Python worker alone)
+    {"checkpoint": "text", "keep": 5}           (all output that there is, without `keep`; the Python worker alone, as `"times": 9` of output)
     {"fail": "REASON", "permanent": true}       {"release": 0.5}                {"result": {}}
 
 The last three, which end an attempt, are reported twice if they have `"twice": true`.
