@@ -554,6 +554,40 @@ mod tests {
     }
 
     #[test]
+    fn a_checkpoint_takes_along_what_it_keeps_and_no_more_of_a_character() {
+        for (output_bytes, committed) in [(4, 4), (3, 3), (0, 3)] {
+            let mut sent = Sent::new(&Begun::default());
+            let index = sent.room("", None, 4).unwrap();
+            sent.push(index, &"abc€".as_bytes()[..4]);
+            sent.push_checkpoint(None, output_bytes, Bytes::from_static(b"c"));
+            // Nobody waits.
+            sent.hurried = 0;
+
+            let pieces = sent.pieces();
+
+            let [Piece::Data { data, .. }, Piece::Checkpoint { number: 1, .. }] = &pieces[..] else {
+                panic!("{pieces:?}")
+            };
+            assert_eq!(data.len(), committed);
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_that_comes_twice_is_taken_once_and_one_too_far_is_refused() {
+        let mut sent = Sent::new(&Begun { checkpoints: 2, ..Default::default() });
+
+        for number in [Some(2), Some(5), Some(4), Some(5), None] {
+            sent.push_checkpoint(number, 0, Bytes::new());
+        }
+
+        let numbers: Vec<String> = sent.pieces().iter().map(|piece| format!("{piece:?}")).collect();
+        assert_eq!(numbers.len(), 2, "{numbers:?}");
+        assert_eq!((sent.checkpoints(), sent.durable("").0.checkpoints), (6, 2));
+        let ahead = Refusal::CheckpointAhead { output_bytes: 1, present: 0 };
+        assert_eq!(sent.check_checkpoint(1), Err(Error::Refused(ahead)));
+    }
+
+    #[test]
     fn a_reset_begins_a_commit_of_its_own() {
         let mut sent = Sent::new(&Begun::default());
         let index = sent.room("", None, 6).unwrap();

@@ -389,3 +389,34 @@ async fn an_input_that_cannot_be_used_is_a_failure_that_names_the_field() {
         assert!(failure.message.starts_with(beginning), "{}", failure.message);
     }
 }
+
+/// Writes, records, and tries what cannot be.
+struct Records;
+
+#[async_trait]
+impl Handler for Records {
+    async fn run(&self, context: &Context) -> Result<Bytes, Failure> {
+        assert_eq!(context.last_checkpoint().map(|data| &data[..]), Some(&b"four"[..]));
+        context.output_to("reasoning", "hm").await?;
+        context.output("five ").await?;
+        context.checkpoint("five", context.output_bytes()).await?;
+        let large = context.checkpoint(vec![0; CHECKPOINT_BYTES_MAX + 1], 0).await.unwrap_err();
+        let ahead = context.checkpoint("six", context.output_bytes() + 1).await.unwrap_err();
+        Ok(format!(r#"["{}","{}"]"#, large.message, ahead.message).into())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_goes_on_from_a_checkpoint_and_records_the_next() {
+    let source = Fake::default();
+    let _pool = Pool::start(source.clone(), Registry::default().with("work", Records), 1);
+
+    source.offer_from("work", "{}", 2, "four", 4);
+    let end = source.end().await;
+
+    let refused = r#"["a checkpoint is 262145 bytes; the limit is 262144","a checkpoint keeps 10 bytes of output; there are 9"]"#;
+    assert_eq!(end, Said::Completed(refused.into()));
+    let recorded: Vec<Said> =
+        source.said().into_iter().filter(|said| matches!(said, Said::Checkpoint(..))).collect();
+    assert_eq!(recorded, [Said::Checkpoint("five".into(), 9)]);
+}

@@ -7,7 +7,7 @@
 use crate::bench::*;
 use crate::hostile::*;
 use bytes::Bytes;
-use longhaul::engine::{Durable, Error, Frame};
+use longhaul::engine::{Checkpoint, Durable, Error, Frame};
 use longhaul::job::*;
 use std::time::Duration;
 
@@ -232,4 +232,61 @@ async fn what_is_sent_again_after_a_restart_is_looked_for_through_the_whole_hist
 
     assert!(read[0] >= 128, "{read:?}");
     assert!(read[1..].iter().all(|events| *events <= 40), "{read:?}");
+}
+
+fn recording(number: u64, output_bytes: u64, of: Frame) -> Frame {
+    let checkpoint = Checkpoint { number: Some(number), output_bytes, data: number.to_string().into() };
+    Frame { checkpoint: Some(checkpoint), ..of }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_is_durable_with_the_output_that_it_keeps() {
+    let bench = Bench::new().await;
+    let token = bench.run().await.token;
+
+    let durable = send(&bench, &token, recording(1, 3, frame(0, "one "))).await.unwrap();
+    let ahead = send(&bench, &token, recording(2, 9, frame(4, "two "))).await;
+    let late = send(&bench, &token, recording(1, 1, frame(0, ""))).await.unwrap();
+
+    assert_eq!((durable.bytes, durable.checkpoints, late.checkpoints), (4, 1, 1));
+    // Nothing of its frame is taken.
+    assert_eq!(ahead, Err(Error::Refused(Refusal::CheckpointAhead { output_bytes: 9, present: 8 })));
+    assert_eq!(valid(&bench, token.job).await, "one ");
+    assert_eq!(bench.get(token.job).await.job.checkpoint(), Some(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_of_unknown_outcome_is_recorded_once() {
+    let bench = Bench::new().await;
+    let token = bench.run().await.token;
+
+    bench.store.fail(appends, Fault::Unknown);
+    let sending = tokio::spawn({
+        let engine = bench.engine.clone();
+        async move { engine.append_frame(&token, recording(7, 4, frame(0, "one "))).await }
+    });
+    bench.pass(SECOND).await;
+    let durable = within(sending).await.unwrap().unwrap();
+
+    assert!(bench.store.has_failed());
+    assert_eq!((durable.bytes, durable.checkpoints), (4, 7));
+    assert_eq!(bench.get(token.job).await.job.checkpoint(), Some(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_attempt_has_left_can_be_sent_again_by_the_next() {
+    let bench = Bench::new().await;
+    let first = bench.run().await.token;
+    send(&bench, &first, recording(1, 4, frame(0, "one two"))).await.unwrap();
+    within(bench.engine.release(&first, String::new(), Duration::ZERO)).await.unwrap();
+
+    let leased = bench.lease().await;
+    let second = leased.token;
+    let other = send(&bench, &second, frame(0, "two three")).await;
+    let durable = send(&bench, &second, frame(0, "one three")).await.unwrap();
+
+    assert_eq!(&leased.checkpoint[..], b"1");
+    assert_eq!(other, Err(Error::Refused(Refusal::OutputConflict { offset: 0 })));
+    assert_eq!((durable.bytes, durable.checkpoints), (9, 0));
+    assert_eq!(valid(&bench, first.job).await, "one three");
 }

@@ -213,6 +213,44 @@ mod tests {
     }
 
     #[test]
+    fn a_checkpoint_goes_behind_the_main_output_that_was_there_and_is_sent_again() {
+        let mut output = Output::beginning_at(5);
+        output.push("reasoning", b"hm");
+        output.push("", &vec![b'x'; OUTPUT_EVENT_BYTES_MAX + 1]);
+        assert_eq!(output.checkpoint(Bytes::from_static(b"a"), 6), 1);
+
+        let sent = |output: &mut Output| -> Vec<(i64, usize, i64)> {
+            let frames = std::iter::from_fn(|| output.next_frame("t"));
+            let number =
+                |frame: &proto::AppendOutputRequest| frame.checkpoint.as_ref().map_or(0, |one| one.number);
+            frames.map(|frame| (frame.offset, frame.data.len(), number(&frame))).collect()
+        };
+        let all = [(5, OUTPUT_EVENT_BYTES_MAX, 0), (5 + OUTPUT_EVENT_BYTES_MAX as i64, 1, 1), (0, 2, 0)];
+        assert_eq!(sent(&mut output), all);
+        output.rewind();
+        assert_eq!(sent(&mut output), all);
+
+        output.settle(&answer("", 6 + OUTPUT_EVENT_BYTES_MAX as i64, 0));
+        output.settle(&answer("reasoning", 2, 0));
+        assert!(!output.is_empty() && output.checkpoints_durable() == 0);
+        assert!(output.settle(&proto::AppendOutputResponse { durable_checkpoints: 1, ..answer("", 0, 0) }));
+        assert!(output.is_empty() && output.checkpoints_durable() == 1);
+    }
+
+    #[test]
+    fn a_later_checkpoint_takes_the_place_of_one_that_was_not_sent() {
+        let mut output = Output::default();
+        output.checkpoint(Bytes::from_static(b"a"), 0);
+        output.checkpoint(Bytes::from_static(b"b"), 0);
+
+        let frame = output.next_frame("t").unwrap();
+
+        let checkpoint = frame.checkpoint.unwrap();
+        assert_eq!((&checkpoint.data[..], checkpoint.number), (&b"b"[..], 2));
+        assert!(output.next_frame("t").is_none());
+    }
+
+    #[test]
     fn a_repeated_answer_changes_nothing() {
         let mut output = Output::default();
         output.push("x", b"data");
