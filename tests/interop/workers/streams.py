@@ -9,6 +9,9 @@ from longhaul.v1.job_pb2 import Job
 from longhaul.v1.worker_service_pb2 import AppendOutputRequest, FailJobRequest, HeartbeatRequest, Report, WorkRequest
 from steps import PAUSE, Worker, tell
 
+FRAME_BYTES = 65_536
+"""How much goes into a frame, of the 256 KiB that it may have."""
+
 
 class StreamForm(Worker):
     """A worker with one of each stream, which it opens again whenever they end."""
@@ -170,13 +173,15 @@ class StreamForm(Worker):
         logs_at = carried.get(lease.token, lease.durable_logs)
         for channel in ["", *filter(None, lease.output)]:
             at = carried.get((lease.token, channel), lease.durable[channel])
-            data, logs = bytes(lease.output[channel][at:]), [] if channel else lease.logs[logs_at:]
+            data, logs = bytes(lease.output[channel][at : at + FRAME_BYTES]), [] if channel else lease.logs[logs_at:]
             carried[lease.token, channel] = at + len(data)
             carried[lease.token] = logs_at = logs_at + len(logs)
             # The main output goes first, and a checkpoint with it.
             recorded = carried.get((lease.token, "checkpoint"), lease.durable_checkpoints)
-            checkpoint = lease.checkpoint if lease.checkpoint.number > recorded else None
-            carried[lease.token, "checkpoint"] = lease.checkpoint.number
+            is_whole = carried[lease.token, ""] == len(lease.output[""])
+            checkpoint = lease.checkpoint if lease.checkpoint.number > recorded and is_whole else None
+            if checkpoint:
+                carried[lease.token, "checkpoint"] = checkpoint.number
             if data or logs or checkpoint:
                 where = {"channel": channel, "offset": at, "log_offset": logs_at - len(logs), "checkpoint": checkpoint}
                 yield AppendOutputRequest(lease_token=lease.token, data=data, logs=logs, **where)
