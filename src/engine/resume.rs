@@ -19,8 +19,11 @@ impl Engine {
         else {
             return Ok(None);
         };
+        if kept == 0 {
+            return Ok(Some(Bytes::new()));
+        }
         let (mut valid, mut after) = (Vec::new(), 0);
-        while kept > 0 {
+        loop {
             let events = self.read(move |store| store.events(&[(job, after)], READ)).await?.remove(0);
             let Some(last) = events.last() else { break };
             after = last.sequence;
