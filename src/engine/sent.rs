@@ -399,11 +399,14 @@ impl Sent {
     }
 
     /// Takes what is held, up to a reset: that begins a commit of its own, since what was sent before it could not be
-    /// repeated after it. A character of which only the beginning has come stays, unless that was all there was the last time
+    /// repeated after it. Nor could a checkpoint behind it, which it voids and which is not recorded twice: that goes in the
+    /// next one. A character of which only the beginning has come stays, unless that was all there was the last time
     /// as well: then no rest has come for a whole window.
     pub fn pieces(&mut self) -> Vec<Piece> {
         let resets = |item: &Item| matches!(item, Item::Reset(..));
-        let end = self.held.iter().skip(1).position(resets).map_or(self.held.len(), |place| place + 1);
+        let is_reset = self.held.first().is_some_and(resets);
+        let ends = |item: &Item| resets(item) || is_reset && matches!(item, Item::Checkpoint(..));
+        let end = self.held.iter().skip(1).position(ends).map_or(self.held.len(), |place| place + 1);
         let rest = self.held.split_off(end);
         // A reset waits for nobody, so what comes before it goes as it is.
         let whole = self.hurried > self.settled || !rest.is_empty();

@@ -91,6 +91,30 @@ async fn a_reset_of_unknown_outcome_is_made_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_checkpoint_behind_a_reset_of_unknown_outcome_is_kept() {
+    let bench = Bench::new().await;
+    let token = bench.run().await.token;
+    send(&bench, &token, frame(0, "one two")).await.unwrap();
+    let checkpoint = Checkpoint { number: Some(1), output_bytes: 9, data: "at three".into() };
+
+    bench.store.fail(appends, Fault::Unknown);
+    let sending = tokio::spawn({
+        let engine = bench.engine.clone();
+        let frame = Frame { checkpoint: Some(checkpoint), ..reset(4, "three") };
+        async move { engine.append_frame(&token, frame).await }
+    });
+    bench.pass(SECOND).await;
+    let durable = within(sending).await.unwrap().unwrap();
+    within(bench.engine.release(&token, String::new(), Duration::ZERO)).await.unwrap();
+    let next = bench.lease().await;
+
+    assert!(bench.store.has_failed());
+    assert_eq!((durable.bytes, durable.checkpoints), (9, 1));
+    assert_eq!((next.checkpoint, next.snapshot.job.checkpoint()), ("at three".into(), Some(9)));
+    assert_eq!(valid(&bench, token.job).await, "one three");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flush_that_was_given_up_hurries_nothing_later() {
     let bench = Bench::new().await;
     let token = bench.run().await.token;
