@@ -227,10 +227,11 @@ function reset(event) {
   const failure = failures.get(writer)
   const which = channel ? ` in ${channel}` : ""
   const what = Number(keptBytes) > 0 ? `the last ${cut} bytes${which} are void` : `${cut} bytes${which} are void`
+  const again = Number(keptBytes) > 0 ? "went on from its checkpoint" : "began anew"
   const why =
     writer === attempt ? [`Attempt ${attempt} took back what it had written: `]
-    : failure ? [`Attempt ${writer} failed (`, ...told(failure), `) and attempt ${attempt} began anew: `]
-    : [`Attempt ${writer} ended and attempt ${attempt} began anew: `]
+    : failure ? [`Attempt ${writer} failed (`, ...told(failure), `) and attempt ${attempt} ${again}: `]
+    : [`Attempt ${writer} ended and attempt ${attempt} ${again}: `]
   const list = byId("void")
   list.append(make("li", {}, ...why, `${what}.`))
   while (list.children.length > NOTES_MAX) list.firstElementChild?.remove()
