@@ -9,6 +9,7 @@ mod hostile;
 
 mod batch_start_jobs;
 mod cancel_job;
+mod checkpoints;
 mod churn;
 mod count_jobs;
 mod delete_job;
