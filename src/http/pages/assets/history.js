@@ -30,7 +30,7 @@ class Tail {
   #element
   #max
   #onDrop
-  /** @type {HTMLElement[]} */
+  /** Entries are made when they are shown: of a page that was hidden for long, most never are. @type {(() => HTMLElement)[]} */
   #waiting = []
   /** Its own; before them others may stand. @type {HTMLElement[]} */
   #entries = []
@@ -52,7 +52,8 @@ class Tail {
       const follows = this.#fresh || isAtEnd(element)
       if (this.#fresh) element.replaceChildren()
       this.#fresh = false
-      for (const entry of this.#waiting.splice(0)) {
+      for (const made of this.#waiting.splice(0)) {
+        const entry = made()
         listOf(entry).append(entry)
         this.#entries.push(entry)
       }
@@ -64,9 +65,9 @@ class Tail {
     this.#ask()
   }
 
-  /** @param {HTMLElement} entry */
-  add(entry) {
-    this.#waiting.push(entry)
+  /** @param {() => HTMLElement} made Makes the entry. */
+  add(made) {
+    this.#waiting.push(made)
     if (this.#waiting.length > this.#max) {
       this.#waiting.shift()
       this.#onDrop()
@@ -155,7 +156,8 @@ export class History {
    * @param {JobEvent} event
    */
   step(event) {
-    this.#list.add(this.#steps.take(event))
+    const entry = this.#steps.take(event)
+    this.#list.add(() => entry)
   }
 
   /**
@@ -163,15 +165,17 @@ export class History {
    * @param {JobEvent} event
    */
   line(event) {
-    const level = event.log?.level ?? "INFO"
-    const entry = make("li", {
-      "data-sequence": event.sequence,
-      "data-level": level,
-      "data-of": String(event.attempt ?? 0),
+    this.#lines.add(() => {
+      const level = event.log?.level ?? "INFO"
+      const entry = make("li", {
+        "data-sequence": event.sequence,
+        "data-level": level,
+        "data-of": String(event.attempt ?? 0),
+      })
+      const message = make("span", { class: "message" }, event.log?.message ?? "")
+      entry.append(since(event.eventTime, this.#start), " ", make("span", { class: "level" }, level), " ", message)
+      return entry
     })
-    const message = make("span", { class: "message" }, event.log?.message ?? "")
-    entry.append(since(event.eventTime, this.#start), " ", make("span", { class: "level" }, level), " ", message)
-    this.#lines.add(entry)
   }
 
   /**
