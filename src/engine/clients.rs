@@ -58,6 +58,7 @@ impl Engine {
         request: Option<RequestKey>,
         trace: Option<Trace>,
     ) -> Result<Started, Error> {
+        let _turn = self.shared().retries.acquire().await.map_err(|_| Error::stopping())?;
         let output = self.resumable(tenant, job).await?;
         let (tenant, chance) = (tenant.to_owned(), self.shared().chance());
         let retry = Retry { job, tenant, request, trace, output, chance };

@@ -64,7 +64,7 @@ use std::time::Duration;
 use stopping::Stop;
 use sweep::Sweeper;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use workers::Roll;
@@ -119,6 +119,9 @@ pub struct LeaseTerms {
 /// Where chance comes from: each call gives another 64 random bits.
 pub type Chance = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// How many jobs are taken up again at a time: what they have left may lie anywhere in their histories.
+const RETRIES_MAX: usize = 8;
+
 /// The engine's handle; a copy costs a reference count.
 #[derive(Clone)]
 pub struct Engine(Arc<Shared>);
@@ -143,6 +146,8 @@ struct Shared {
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// What has the store open beside the tasks: reads on threads that may block, and leases that are given back.
     errands: TaskTracker,
+    /// Each reads what its job has left, and holds that until it is committed.
+    retries: Semaphore,
     /// Where they run, for those that the commit thread sends.
     runtime: Handle,
     stop: Arc<Stop>,
@@ -178,6 +183,7 @@ impl Engine {
             adopt: Notify::new(),
             tasks: Mutex::default(),
             errands: TaskTracker::new(),
+            retries: Semaphore::new(RETRIES_MAX),
         });
         let threads = &shared.settings.threads;
         let committer = Committer::start(store, clock, threads, Publisher(Arc::clone(&shared)))

@@ -13,7 +13,9 @@ const READ: EventLimit = EventLimit { events: 1_000, bytes: 1 << 20 };
 impl Engine {
     /// The main output that a job's checkpoint keeps, where the job has ended with one, and that is not too much to be taken over.
     pub(super) async fn resumable(&self, tenant: &str, job: JobId) -> Result<Option<Bytes>, Error> {
-        let found = self.shared().store.get(&[job], Parts::BASIC)?.pop().flatten();
+        // What cannot be read is the commit's to refuse: it may know the request.
+        let found =
+            self.shared().store.get(&[job], Parts::BASIC).ok().and_then(|mut found| found.pop().flatten());
         let found = found.filter(|one| one.job.tenant == tenant && one.job.state.is_final());
         let Some(kept) = found.and_then(|one| one.job.checkpoint()).filter(|kept| *kept <= RESUMED_BYTES_MAX)
         else {

@@ -36,9 +36,9 @@ impl Begun {
             true if !accepted => kept,
             true | false => valid(channel.bytes),
         };
-        // In any other state than this, the last change of state is not the attempt's beginning; and what a checkpoint has kept
-        // lies before that.
-        let is_all_behind = job.state == job::State::Running && kept == 0;
+        // In any other state than this, the last change of state is not the attempt's beginning; and what a checkpoint has kept,
+        // be it void by now, lies before that.
+        let is_all_behind = job.state == job::State::Running && job.emitted.checkpoint.is_none();
         let channels = job.emitted.channels.iter();
         Self {
             channels: channels.map(|channel| (channel.name.clone(), bytes(channel))).collect(),
@@ -333,10 +333,8 @@ impl Sent {
         for item in self.held.iter_mut().rev() {
             match item {
                 Item::Lines(_) => joins = false,
-                // What comes behind a reset is committed after it.
-                Item::Reset(..) => break,
-                // A checkpoint rests on what has come before it, and more does it no harm.
-                Item::Checkpoint(..) => {}
+                // What comes behind a reset or a checkpoint is committed after it: who waits for one counts what came before.
+                Item::Reset(..) | Item::Checkpoint(..) => break,
                 Item::Data(other, held) if *other == index => {
                     // What is behind a line still completes the character before it.
                     let length = if joins { data.len() } else { completes(held, data) };
@@ -588,6 +586,31 @@ mod tests {
         assert_eq!((sent.checkpoints(), sent.durable("").0.checkpoints), (6, 2));
         let ahead = Refusal::CheckpointAhead { output_bytes: 1, present: 0 };
         assert_eq!(sent.check_checkpoint(1), Err(Error::Refused(ahead)));
+    }
+
+    #[test]
+    fn nothing_passes_a_checkpoint() {
+        let mut sent = Sent::new(&Begun::default());
+        let index = sent.room("", None, 4).unwrap();
+        sent.push(index, b"ab");
+        sent.reset(index, 1);
+        sent.push(index, b"c");
+        sent.push_checkpoint(None, 2, Bytes::from_static(b"c"));
+        sent.push(index, b"d");
+
+        let batches: Vec<String> = (0..4)
+            .map(|_| {
+                let piece = |piece: &Piece| match piece {
+                    Piece::Data { offset, data, .. } => format!("{offset}:{}", data.len()),
+                    Piece::Reset { kept, .. } => format!("reset {kept}"),
+                    Piece::Checkpoint { number, .. } => format!("checkpoint {number}"),
+                    Piece::Lines { .. } => unreachable!("none were sent"),
+                };
+                sent.pieces().iter().map(piece).collect::<Vec<_>>().join(", ")
+            })
+            .collect();
+
+        assert_eq!(batches, ["0:2", "reset 1, 1:1", "checkpoint 1, 2:1", ""]);
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use crate::engine::error::Error;
 use crate::store::{Operation, Outcome};
+use bytes::Bytes;
 use std::collections::VecDeque;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-/// How many bytes of inputs take a place: all that wait hold a quarter of a gigabyte at most.
+/// How many bytes of inputs, or of output that is taken over, take a place: all that wait hold a quarter of a gigabyte at most.
 const BYTES_PER_PLACE: usize = 64 << 10;
 /// How many jobs take a place.
 const JOBS_PER_PLACE: usize = 16;
@@ -49,6 +50,7 @@ pub fn places(operation: &Operation) -> u32 {
             let bytes: usize = submissions.iter().map(|submission| submission.spec.input.len()).sum();
             bytes / BYTES_PER_PLACE + submissions.len() / JOBS_PER_PLACE
         }
+        Operation::Retry(retry) => retry.output.as_ref().map_or(0, Bytes::len) / BYTES_PER_PLACE,
         _ => 0,
     };
     u32::try_from(1 + extra).unwrap_or(u32::MAX)
@@ -103,7 +105,7 @@ impl Waiting {
 mod tests {
     use super::*;
     use crate::job::{DEFAULT_TENANT, JobId, Terms, Wish};
-    use crate::store::Submission;
+    use crate::store::{Retry, Submission};
     use std::sync::Arc;
     use tokio::sync::Semaphore;
 
@@ -137,6 +139,23 @@ mod tests {
         assert_eq!(weights(&waiting.take()), [1, 1, 1, 1, 1, 1_000]);
         waiting.push(report());
         assert_eq!(weights(&waiting.take()), [1, 1_000]);
+    }
+
+    #[test]
+    fn what_is_taken_over_has_the_places_of_as_much_input() {
+        let retry = |output: Option<usize>| {
+            let output = output.map(|bytes| vec![0; bytes].into());
+            Operation::Retry(Retry {
+                job: JobId::default(),
+                tenant: DEFAULT_TENANT.to_owned(),
+                request: None,
+                trace: None,
+                output,
+                chance: 0,
+            })
+        };
+
+        assert_eq!([None, Some(0), Some(1 << 20)].map(|output| places(&retry(output))), [1, 1, 17]);
     }
 
     #[test]
