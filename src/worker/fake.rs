@@ -26,6 +26,7 @@ pub enum Said {
     Completed(String),
     Failed(Failure),
     Stopped,
+    Released(String, std::time::Duration),
     Interrupted,
 }
 
@@ -117,7 +118,10 @@ impl Fake {
     /// How a job ended, once it has.
     pub async fn end(&self) -> Said {
         let is_end = |said: &Said| {
-            matches!(said, Said::Completed(_) | Said::Failed(_) | Said::Stopped | Said::Interrupted)
+            matches!(
+                said,
+                Said::Completed(_) | Said::Failed(_) | Said::Stopped | Said::Released(..) | Said::Interrupted
+            )
         };
         loop {
             let news = self.0.news.notified();
@@ -193,6 +197,10 @@ impl JobSource for Fake {
 
     async fn fail(&self, _: &LeaseToken, failure: Option<Failure>) -> Result<(), Error> {
         self.say_end(failure.map_or(Said::Stopped, Said::Failed))
+    }
+
+    async fn release(&self, _: &LeaseToken, why: String, delay: std::time::Duration) -> Result<(), Error> {
+        self.say_end(Said::Released(why, delay))
     }
 
     fn chance(&self) -> u64 {

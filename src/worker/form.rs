@@ -38,6 +38,14 @@ pub fn failure(failure: Failure) -> Failure {
     Failure { reason, message, permanent, details: details.filter(are_details) }
 }
 
+/// Why a job is given back, as it can be recorded.
+pub fn message(mut message: String) -> String {
+    if let Some((end, _)) = message.char_indices().nth(MESSAGE_CHARACTERS_MAX) {
+        message.truncate(end);
+    }
+    message
+}
+
 fn are_details(text: &Bytes) -> bool {
     let is_short = text.len() <= FAILURE_DETAILS_BYTES_MAX;
     let value = serde_json::from_slice::<Value>(text).ok().filter(Value::is_object);

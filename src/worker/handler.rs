@@ -79,6 +79,8 @@ pub struct Context {
     log_lines: Mutex<u64>,
     /// How much main output there is, that of earlier attempts which stays valid included.
     output_bytes: AtomicU64,
+    /// The job is to be given back, not to be leased again before this has passed.
+    return_delay: OnceLock<Duration>,
 }
 
 impl Context {
@@ -92,6 +94,7 @@ impl Context {
             cancelled: CancellationToken::new(),
             grace: OnceLock::new(),
             log_lines: Mutex::new(0),
+            return_delay: OnceLock::new(),
         }
     }
 
@@ -110,6 +113,28 @@ impl Context {
     /// How long a job that was cancelled may take to stop, from then on; zero for one that was not.
     pub fn grace(&self) -> Duration {
         self.grace.get().copied().unwrap_or_default()
+    }
+
+    /// Has the job given back when the handler returns the failure that this returns: the attempt does not count, and the
+    /// next one does not begin before `delay` is over. For work that could not be done now through no fault of the job.
+    pub fn give_back(&self, failure: Failure, delay: Duration) -> Failure {
+        let _ = self.return_delay.set(delay);
+        failure
+    }
+
+    /// How long the job is to be left alone after it is given back, where it is to be.
+    pub(super) fn return_delay(&self) -> Option<Duration> {
+        self.return_delay.get().copied()
+    }
+
+    /// What time it is, as the job's server knows it.
+    pub fn now(&self) -> Timestamp {
+        self.source.now()
+    }
+
+    /// Another 64 random bits.
+    pub fn chance(&self) -> u64 {
+        self.source.chance()
     }
 
     /// Reads the input; what is wrong with it is a permanent failure that names the field.

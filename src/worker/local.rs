@@ -87,12 +87,24 @@ impl JobSource for LocalSource {
         Ok(())
     }
 
+    async fn release(&self, token: &LeaseToken, why: String, delay: Duration) -> Result<(), Error> {
+        self.engine.release(token, why, delay).await?;
+        Ok(())
+    }
+
     fn chance(&self) -> u64 {
         self.engine.chance()
     }
 
     fn now(&self) -> Timestamp {
         self.engine.now()
+    }
+
+    async fn rest(&self) {
+        let mut seat = self.seat.lock().await;
+        if let Seat::Taken(_) = *seat {
+            *seat = Seat::Free;
+        }
     }
 
     async fn drain(&self) {

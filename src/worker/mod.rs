@@ -7,11 +7,13 @@ mod backoff;
 #[cfg(test)]
 pub mod fake;
 mod form;
+mod gate;
 mod handler;
 mod local;
 mod remote;
 mod source;
 
+pub use gate::Gate;
 pub use handler::{Context, Handler, Registry, invalid_input};
 pub use local::LocalSource;
 pub use remote::{Channel, Identity, RemoteSource};
@@ -50,6 +52,11 @@ pub struct Pool<S> {
 impl<S: JobSource> Pool<S> {
     /// Runs jobs of the registry's kinds in so many slots, at once, in the current tokio runtime.
     pub fn start(source: S, registry: Registry, slots: usize) -> Self {
+        Self::start_behind(Gate::default(), source, registry, slots)
+    }
+
+    /// The same, and leases nothing while the gate is closed.
+    pub fn start_behind(gate: Gate, source: S, registry: Registry, slots: usize) -> Self {
         let pool = Self {
             source: Arc::new(source),
             draining: CancellationToken::new(),
@@ -60,6 +67,7 @@ impl<S: JobSource> Pool<S> {
             source: Arc::clone(&pool.source),
             registry: Arc::new(registry),
             slots: Arc::new(Semaphore::new(slots)),
+            gate,
             stopping: pool.stopping.clone(),
             tasks: pool.tasks.clone(),
         };
@@ -97,6 +105,7 @@ struct Worker<S> {
     source: Arc<S>,
     registry: Arc<Registry>,
     slots: Arc<Semaphore>,
+    gate: Gate,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
@@ -107,12 +116,21 @@ impl<S: JobSource> Worker<S> {
         let kinds = self.registry.kinds();
         let mut backoff = Backoff::default();
         loop {
+            self.gate.opened().await;
             let Ok(first) = Arc::clone(&self.slots).acquire_owned().await else { return };
             let mut slots = vec![first];
             while let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
                 slots.push(slot);
             }
-            match self.source.lease(&kinds, slots.len()).await {
+            let leased = tokio::select! {
+                biased;
+                () = self.gate.closed() => {
+                    self.source.rest().await;
+                    continue;
+                }
+                leased = self.source.lease(&kinds, slots.len()) => leased,
+            };
+            match leased {
                 Ok(leased) => {
                     backoff = Backoff::default();
                     for (job, slot) in leased.into_iter().zip(slots) {
@@ -169,7 +187,10 @@ impl<S: JobSource> Running<S> {
                 Ok(()) => self.complete(&token, result).await,
                 Err(failure) => self.fail(&token, Some(failure)).await,
             },
-            Ended::Returned(Err(failure)) => self.fail(&token, Some(form::failure(failure))).await,
+            Ended::Returned(Err(failure)) => match context.return_delay() {
+                Some(delay) => self.give_back(&token, form::message(failure.message), delay).await,
+                None => self.fail(&token, Some(form::failure(failure))).await,
+            },
             Ended::Interrupted => {
                 self.record(&token, || self.source.interrupt(&token)).await.ok();
             }
@@ -198,6 +219,14 @@ impl<S: JobSource> Running<S> {
         if let (Err(Error::Refused(_)), Some(failure)) = (recorded, failure) {
             let bare = Failure { details: None, ..failure };
             self.record(token, || self.source.fail(token, Some(bare.clone()))).await.ok();
+        }
+    }
+
+    /// Records that the job is given back, not to be leased again before `delay` is over.
+    async fn give_back(&self, token: &LeaseToken, why: String, delay: Duration) {
+        let released = self.record(token, || self.source.release(token, why.clone(), delay)).await;
+        if let Err(Error::Cancelled(_)) = released {
+            self.fail(token, None).await;
         }
     }
 

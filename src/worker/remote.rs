@@ -133,6 +133,11 @@ impl JobSource for RemoteSource {
         self.book.end(token, Message::Fail(fail)).await
     }
 
+    async fn release(&self, token: &LeaseToken, why: String, delay: Duration) -> Result<(), Error> {
+        let _ = self.book.emitted(token).await;
+        self.book.end(token, messages::given_back(token, why, Some(delay))).await
+    }
+
     fn now(&self) -> Timestamp {
         self.clock.now()
     }

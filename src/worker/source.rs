@@ -5,6 +5,7 @@ use crate::job::{Failure, JobId, LeaseToken, LogLine, Metrics, Progress, Refusal
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// A job that was leased to this worker.
@@ -109,6 +110,9 @@ pub trait JobSource: Send + Sync + 'static {
     /// Records a failed attempt, or without a failure that it stopped as a cancellation asked.
     async fn fail(&self, token: &LeaseToken, failure: Option<Failure>) -> Result<(), Error>;
 
+    /// Gives the job back: the attempt does not count, and another one does not begin before `delay` is over.
+    async fn release(&self, token: &LeaseToken, why: String, delay: Duration) -> Result<(), Error>;
+
     /// Gives the job back because this worker's process is about to stop.
     async fn interrupt(&self, token: &LeaseToken) -> Result<(), Error>;
 
@@ -117,6 +121,9 @@ pub trait JobSource: Send + Sync + 'static {
 
     /// Another 64 random bits.
     fn chance(&self) -> u64;
+
+    /// No jobs are wanted for a while. Those that were leased and not taken are given back.
+    async fn rest(&self) {}
 
     /// No more jobs are wanted. Those that were leased and not taken are given back, which is waited for, but not for ever.
     async fn drain(&self) {}

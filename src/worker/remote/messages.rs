@@ -6,6 +6,7 @@ use crate::worker::source::Assignment;
 use bytes::Bytes;
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
+use std::time::Duration;
 
 /// What is to be done; none where that is not said.
 pub fn assignment(assignment: proto::Assignment) -> Option<Assignment> {
@@ -55,10 +56,15 @@ pub fn log_line(line: &LogLine) -> proto::LogLine {
     proto::LogLine { level: level.into(), message: line.message.clone() }
 }
 
-/// A job that is given back.
+/// A job that is given back because the worker stops.
 pub fn released(token: &LeaseToken) -> Message {
-    let reason = "the worker stops".to_owned();
-    Message::Release(proto::ReleaseJobRequest { lease_token: token.to_string(), reason, delay: None })
+    given_back(token, "the worker stops".to_owned(), None)
+}
+
+/// A job that is given back, not to be leased again before `delay` is over.
+pub fn given_back(token: &LeaseToken, reason: String, delay: Option<Duration>) -> Message {
+    let delay = delay.and_then(|delay| delay.try_into().ok());
+    Message::Release(proto::ReleaseJobRequest { lease_token: token.to_string(), reason, delay })
 }
 
 /// What went wrong.

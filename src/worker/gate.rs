@@ -1,0 +1,66 @@
+//! What a handler can close for a while so that no job is leased for it: whoever it depends on has asked for quiet.
+
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Open, or closed until some time. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Gate(Arc<watch::Sender<Option<Instant>>>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(None)))
+    }
+}
+
+impl Gate {
+    /// Closes it for so long from now on; where it is closed for longer already, it stays so.
+    pub fn close(&self, time: Duration) {
+        let until = Some(Instant::now() + time);
+        self.0.send_if_modified(|closed| {
+            let is_later = *closed < until;
+            if is_later {
+                *closed = until;
+            }
+            is_later
+        });
+    }
+
+    /// Waits until it is open.
+    pub async fn opened(&self) {
+        loop {
+            let until = *self.0.borrow();
+            match until.filter(|until| *until > Instant::now()) {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => return,
+            }
+        }
+    }
+
+    /// Waits until it is closed.
+    pub async fn closed(&self) {
+        let mut changes = self.0.subscribe();
+        let is_closed = |until: &Option<Instant>| until.is_some_and(|until| until > Instant::now());
+        // The sender is ours, so that it cannot be gone.
+        let _ = changes.wait_for(is_closed).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shorter_pause_does_not_end_a_longer_one() {
+        let (gate, start) = (Gate::default(), Instant::now());
+
+        gate.close(Duration::from_secs(30));
+        gate.close(Duration::from_secs(5));
+        gate.closed().await;
+        gate.opened().await;
+
+        assert_eq!(start.elapsed(), Duration::from_secs(30));
+    }
+}
