@@ -3,7 +3,8 @@
 mod backup;
 mod bars;
 mod cancel;
-pub mod collector;
+pub mod chat;
+mod collector;
 mod completions;
 mod connect;
 mod delete;

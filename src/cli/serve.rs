@@ -7,15 +7,17 @@ use crate::clock::{Clock, SystemClock};
 use crate::engine::{self, Engine, Observe};
 use crate::job::{DEFAULT_TENANT, Terms, Timestamp};
 use crate::metrics::{COUNTS_MAX, Metrics, Recent};
+use crate::processor::chat::{Chat, Provider};
 use crate::processor::exec::Exec;
 use crate::store::{self, SqliteStore, Store};
 use crate::traces::Traces;
 use crate::wire::refusals::Refusals;
 use crate::wire::status::REASONS;
-use crate::worker::{LocalSource, Pool, Registry};
+use crate::worker::{Gate, LocalSource, Pool, Registry};
 use crate::{api, edge, http, processor, rpc};
 use anyhow::Context as _;
 use clap::Args;
+use futures_util::future::join_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -96,7 +98,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 pub struct Running {
     engine: Engine,
     metrics: Arc<Metrics>,
-    pool: Pool<LocalSource>,
+    /// That of the server's slots, and one for each provider.
+    pools: Vec<Pool<LocalSource>>,
     health: rpc::Health,
     address: SocketAddr,
     drain_timeout: Duration,
@@ -126,6 +129,7 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         .with_context(|| format!("cannot listen on {}", settings.listen))?;
     let address = listener.local_addr()?;
     let folder = settings.data_dir.clone();
+    let chats: Vec<Slots> = settings.providers.iter().map(Slots::of).collect::<anyhow::Result<_>>()?;
     let store_settings = store::Settings {
         queue_max: settings.queue_max,
         free_bytes_min: settings.free_bytes_min,
@@ -140,7 +144,13 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     let (store, counts) = tokio::task::spawn_blocking(open).await??;
     let clock = clock_after(store.latest());
     let start = clock.now();
-    let metrics = Arc::new(Metrics::new(start, &registry.kinds(), settings.slots, REASONS));
+    let kinds: Vec<String> = registry
+        .kinds()
+        .iter()
+        .chain(settings.providers.iter().map(|provider| &provider.kind))
+        .cloned()
+        .collect();
+    let metrics = Arc::new(Metrics::new(start, &kinds, settings.slots, REASONS));
     // Before the engine does anything: what it finds due there would come first.
     metrics.remember(&counts);
     let store = {
@@ -181,6 +191,8 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     };
     let engine = Engine::start_up(Arc::new(store), clock, engine_settings, Arc::new(rand::random)).await?;
     let pool = Pool::start(LocalSource::new(engine.clone(), POOL_NAME), registry, settings.slots);
+    let chats = chats.into_iter().map(|chat| chat.start(&engine));
+    let pools = std::iter::once(pool).chain(chats).collect();
     let refusals = {
         let metrics = Arc::clone(&metrics);
         Refusals::to(move |reason| metrics.refused(reason))
@@ -229,7 +241,7 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
     Ok(Running {
         engine,
         metrics,
-        pool,
+        pools,
         health,
         address,
         drain_timeout: settings.drain_timeout,
@@ -237,6 +249,28 @@ pub async fn start(settings: Settings, registry: Registry) -> anyhow::Result<Run
         connections,
         traces,
     })
+}
+
+/// The slots of a provider: jobs beyond them wait where all jobs wait, and they take no slot of another kind.
+struct Slots {
+    provider: Arc<Provider>,
+    registry: Registry,
+    gate: Gate,
+}
+
+impl Slots {
+    fn of(provider: &Provider) -> anyhow::Result<Self> {
+        let (provider, gate) = (Arc::new(provider.clone()), Gate::default());
+        let chat = Chat::new(Arc::clone(&provider), gate.clone());
+        let chat = chat.with_context(|| format!("[chat.{}] cannot be asked", provider.kind))?;
+        let registry = Registry::default().with(provider.kind.clone(), chat);
+        Ok(Self { provider, registry, gate })
+    }
+
+    fn start(self, engine: &Engine) -> Pool<LocalSource> {
+        let source = LocalSource::new(engine.clone(), format!("{POOL_NAME}-{}", self.provider.kind));
+        Pool::start_behind(self.gate, source, self.registry, self.provider.max_concurrent)
+    }
 }
 
 impl Running {
@@ -263,9 +297,10 @@ impl Running {
         let grace = GO_AWAY_TIME.min(self.drain_timeout);
         self.engine.drain(grace);
         let workers_gone = tokio::time::timeout(grace, self.engine.workers_gone());
-        let _ = tokio::join!(self.pool.drain(self.drain_timeout), workers_gone);
-        // It has the engine, too.
-        drop(self.pool);
+        let drained = self.pools.iter().map(|pool| pool.drain(self.drain_timeout));
+        let _ = tokio::join!(join_all(drained), workers_gone);
+        // They have the engine, too.
+        drop(self.pools);
         self.engine.close_streams();
         self.closing.cancel();
         match self.connections.await {

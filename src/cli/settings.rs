@@ -1,14 +1,16 @@
 //! The server's settings. Each has one name in three spellings, and the first that is given wins: the flag
 //! `--lease-duration 30s`, the variable `LONGHAUL_LEASE_DURATION=30s`, the file's `lease_duration = "30s"`; then the default.
 
+use super::chat::ChatOptions;
 use super::collector::Collector;
 use super::program::ProgramOptions;
 use super::times::Time;
 use crate::edge::Origin;
 use crate::job::check_kind;
 use crate::job::limits::INPUT_BYTES_MAX;
+use crate::processor::chat::{self, Provider};
 use crate::processor::exec::Program;
-use crate::processor::simulate;
+use crate::processor::{self, simulate};
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
@@ -94,6 +96,13 @@ pub struct Options {
     /// The kind of the jobs that `/ai/start` starts [default: simulate]
     #[arg(long, env = "LONGHAUL_AI_KIND", value_name = "KIND")]
     pub ai_kind: Option<String>,
+    /// A server with the chat API of OpenAI that runs jobs of the kind `chat`, with the key in $OPENAI_API_KEY
+    /// [default: $OPENAI_BASE_URL]
+    #[arg(long, env = "LONGHAUL_CHAT_URL", value_name = "URL")]
+    pub chat_url: Option<String>,
+    /// Models of that server that jobs may name, the first of them where they do not [default: its own choice]
+    #[arg(long, env = "LONGHAUL_CHAT_MODELS", value_name = "NAME,…", value_delimiter = ',')]
+    pub chat_models: Option<Vec<String>>,
     /// How logs are written [default: text]
     #[arg(long, env = "LONGHAUL_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -103,6 +112,9 @@ pub struct Options {
     /// Programs that run jobs in the server's slots, by kind. In the file alone: `[exec.KIND]`.
     #[arg(skip)]
     pub exec: BTreeMap<String, ProgramOptions>,
+    /// Providers of answers with slots of their own, by kind. In the file alone: `[chat.KIND]`.
+    #[arg(skip)]
+    pub chat: BTreeMap<String, ChatOptions>,
 }
 
 /// How logs are written.
@@ -161,6 +173,8 @@ pub struct Settings {
     pub log: String,
     /// Programs that run jobs in the server's slots, by kind.
     pub programs: BTreeMap<String, Program>,
+    /// Providers of answers.
+    pub providers: Vec<Provider>,
 }
 
 impl Options {
@@ -197,6 +211,9 @@ impl Options {
             ai_kind: self.ai_kind.or(other.ai_kind),
             log_format: self.log_format.or(other.log_format),
             log: self.log.or(other.log),
+            chat_url: self.chat_url.or(other.chat_url),
+            chat_models: self.chat_models.or(other.chat_models),
+            chat: if self.chat.is_empty() { other.chat } else { self.chat },
             exec: if self.exec.is_empty() { other.exec } else { self.exec },
         }
     }
@@ -205,7 +222,9 @@ impl Options {
     pub fn settle(self) -> anyhow::Result<Settings> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let time = |time: Option<Time>, seconds| time.map_or(Duration::from_secs(seconds), |Time(time)| time);
+        let providers = providers(self.chat, self.chat_url, self.chat_models, &self.exec)?;
         let settings = Settings {
+            providers,
             listen: self.listen.unwrap_or(LISTEN.parse().expect("the default is an address")),
             data_dir: match self.data_dir {
                 Some(folder) => folder,
@@ -285,6 +304,33 @@ fn programs(options: BTreeMap<String, ProgramOptions>) -> anyhow::Result<BTreeMa
         let program = checked_kind(&kind).and_then(|()| options.settle());
         let program = program.with_context(|| format!("[exec.{kind}]"))?;
         Ok((kind, program))
+    });
+    settled.collect()
+}
+
+/// The providers; what flags and variables name is the kind `chat`, unless the file has one that is called so.
+fn providers(
+    mut options: BTreeMap<String, ChatOptions>,
+    url: Option<String>,
+    models: Option<Vec<String>>,
+    programs: &BTreeMap<String, ProgramOptions>,
+) -> anyhow::Result<Vec<Provider>> {
+    let variable = |name: &str| std::env::var(name).ok();
+    ensure!(
+        url.is_none() || !options.contains_key(chat::KIND),
+        "chat_url and [chat.{}] are two providers of one kind",
+        chat::KIND
+    );
+    if let Some(named) = ChatOptions::of_flags(url, models, variable) {
+        options.entry(chat::KIND.to_owned()).or_insert(named);
+    }
+    let settled = options.into_iter().map(|(kind, options)| {
+        let provider = checked_kind(&kind).and_then(|()| {
+            let is_taken = programs.contains_key(&kind) || processor::built_in().get(&kind).is_some();
+            ensure!(!is_taken, "jobs of this kind are run by something else");
+            options.settle(&kind, variable)
+        });
+        provider.with_context(|| format!("[chat.{kind}]"))
     });
     settled.collect()
 }

@@ -1,5 +1,6 @@
 //! The handlers that come with the server.
 
+pub mod chat;
 pub mod exec;
 pub mod simulate;
 pub mod summarize;
