@@ -420,3 +420,26 @@ async fn a_handler_goes_on_from_a_checkpoint_and_records_the_next() {
         source.said().into_iter().filter(|said| matches!(said, Said::Checkpoint(..))).collect();
     assert_eq!(recorded, [Said::Checkpoint("five".into(), 9)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn behind_a_closed_gate_jobs_wait_and_what_runs_goes_on() {
+    let (source, gate, start) = (Fake::default(), Gate::default(), Instant::now());
+    let registry = Registry::default().with(
+        "work",
+        Does(|_| async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            done()
+        }),
+    );
+    let _pool = Pool::start_behind(gate.clone(), source.clone(), registry, 2);
+    source.offer("work", "{}", 1);
+    settle().await;
+
+    gate.close(Duration::from_secs(30));
+    settle().await;
+    source.offer("work", "{}", 1);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+
+    let ends: Vec<_> = source.times().iter().map(|time| time.duration_since(start).as_secs()).collect();
+    assert_eq!(ends, [1, 31]);
+}
