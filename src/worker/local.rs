@@ -6,6 +6,7 @@ use crate::job::{Failure, LeaseToken, LogLine, Metrics, Progress, Timestamp};
 use crate::mutants::{self, Mutant};
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -102,9 +103,19 @@ impl JobSource for LocalSource {
 
     async fn rest(&self) {
         let mut seat = self.seat.lock().await;
-        if let Seat::Taken(_) = *seat {
-            *seat = Seat::Free;
+        let Seat::Taken(place) = &mut *seat else { return };
+        place.offer(0);
+        // What was being claimed comes still. Dropped with the place it would count as a stop of this process, of which a job
+        // may see few; given back it may be as often as it takes.
+        let _ = place.looked().await;
+        while let Some(Ok(leased)) = place.next().now_or_never() {
+            let released =
+                self.engine.release(&leased.token, "no jobs are wanted now".to_owned(), Duration::ZERO);
+            if let Err(error) = released.await {
+                tracing::warn!(%error, job = %leased.token.job, "a job that is not wanted now stays leased");
+            }
         }
+        *seat = Seat::Free;
     }
 
     async fn drain(&self) {
