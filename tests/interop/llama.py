@@ -26,6 +26,8 @@ params.n_parallel = 2
 params.n_ctx = 4096
 params.n_batch = 128
 params.endpoint_slots = True
+# Threads that wait for each other are slower by far than one, as soon as the machine has something else to do.
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
 server = xllamacpp.Server(params)
 print(server.listening_address, flush=True)
 signal.pause()
