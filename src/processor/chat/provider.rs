@@ -14,10 +14,11 @@ use std::time::Duration;
 pub struct Key(String);
 
 impl Key {
-    /// A key, where it is one that a header can have.
+    /// A key, where it is one that a header can have, and that JSON shows as it is: else it could not be taken out of that.
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
-        let is_key = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let is_shown = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
+        let is_key = !text.is_empty() && text.bytes().all(is_shown);
         is_key.then(|| Self(text.to_owned()))
     }
 

@@ -135,6 +135,16 @@ const ANSWER: &str = concat!(
     "data: [DONE]\n\n",
 );
 
+#[test]
+fn a_key_is_one_that_can_be_taken_out_of_what_is_said() {
+    for text in ["", " ", "two words", "a\"b", "a\\b", "schlüssel"] {
+        assert!(Key::new(text).is_none(), "{text}");
+    }
+    let key = Key::new(" sk-1\n").unwrap();
+
+    assert_eq!(key.scrubbed(r#"{"wrong": "sk-1"}"#), r#"{"wrong": "[key]"}"#);
+}
+
 #[tokio::test]
 async fn tokens_become_output_and_usage_becomes_measurements() {
     let said = said_of(streamed(ANSWER)).await;
