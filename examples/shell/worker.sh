@@ -45,22 +45,25 @@ work() {
     jq -n --argjson lines "$lines" --argjson words "$words" '$ARGS.named'
 }
 
-# finish COMMAND...: runs it to its end, in a subshell. Ctrl-C reaches all of them, but is for the loop below.
-finish() {
+# serve: takes a job after the other for as long as $running is there. Ctrl-C reaches all of us, but what is under way is finished.
+serve() {
+    local leased token input result
     trap '' TERM INT
-    "$@"
+    while [ -e "$running" ]; do
+        leased=$(try LeaseJobs --arg worker_id "$(uname -n)-$$" --argjson kinds '["count-words"]' \
+            --arg wait 5s --arg lease_duration 60s) || { sleep 1; continue; }
+        token=$(jq -r '.assignments[0].leaseToken // empty' <<<"$leased")
+        [ "$token" ] || continue
+        input=$(jq -r '.assignments[0].inputJson' <<<"$leased")
+        # A success is refused where a cancel came first. Then, too, all that is left to say is that the work has stopped.
+        { result=$(work) && call CompleteJob --arg lease_token "$token" --arg result_json "$result"; } ||
+            call FailJob --arg lease_token "$token" \
+                --argjson failure '{"reason": "EXIT_CODE", "message": "see the worker"}' || true
+    done
 }
 
-stopping=
-trap 'stopping=yes' TERM INT
-until [ "$stopping" ]; do
-    leased=$(finish try LeaseJobs --arg worker_id "$(uname -n)-$$" --argjson kinds '["count-words"]' \
-        --arg wait 5s --arg lease_duration 60s) || { sleep 1; continue; }
-    token=$(jq -r '.assignments[0].leaseToken // empty' <<<"$leased")
-    [ "$token" ] || continue
-    input=$(jq -r '.assignments[0].inputJson' <<<"$leased")
-    # A success is refused where a cancel came first. Then, too, all that is left to say is that the work has stopped.
-    { result=$(finish work) && (finish call CompleteJob --arg lease_token "$token" --arg result_json "$result"); } ||
-        (finish call FailJob --arg lease_token "$token" \
-            --argjson failure '{"reason": "EXIT_CODE", "message": "see the worker"}') || true
-done
+running=$(mktemp)
+trap 'rm -f "$running"' TERM INT EXIT
+serve &
+# Nothing but `wait` surely hears of a signal that comes while something else goes on.
+while kill -0 $! 2>/dev/null; do wait $! || true; done
