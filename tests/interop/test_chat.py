@@ -3,22 +3,18 @@ judges how its clients bear it."""
 
 import json
 import os
-import pathlib
-import select
 import shutil
 import socket
 import subprocess
-import sys
 import urllib.request
 
 import pytest
+from chat import MODEL, PYTHON, Process
 from client import Job, history, rendered, states, status, watch
 from conftest import TOOLS, WAIT, cannot_run_here, until
 from google.protobuf import json_format
 from longhaul.v1 import job_service_pb2
 
-HERE = pathlib.Path(__file__).parent
-LLAMA_PYTHON = os.environ.get("LONGHAUL_LLAMA_PYTHON", sys.executable)
 KEY = "sk-nobody-may-see-this"
 
 
@@ -63,19 +59,14 @@ def serve_chat(start_server, tmp_path, url, **more):
 
 
 @pytest.fixture(scope="module")
-def llama():
+def llama(tmp_path_factory):
     """The address of a llama.cpp server."""
-    known = subprocess.run([LLAMA_PYTHON, "-c", "import xllamacpp"], capture_output=True)
+    known = subprocess.run([PYTHON, "-c", "import xllamacpp"], capture_output=True)
     if known.returncode:
         cannot_run_here("there is no xllamacpp")
-    process = subprocess.Popen(
-        [LLAMA_PYTHON, HERE / "llama.py"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    ready, _, _ = select.select([process.stdout], [], [], WAIT)
-    address = process.stdout.readline().strip() if ready else ""
-    yield address or pytest.fail("llama.cpp's server has not started")
-    process.kill()
-    process.wait()
+    process = Process(tmp_path_factory.mktemp("llama"), "llama.cpp", PYTHON, MODEL, "--port", 0, "--slots", 2)
+    yield process.url
+    process.close()
 
 
 @pytest.fixture
