@@ -116,12 +116,14 @@ def test_a_prompt_that_is_too_long_fails_for_good_with_the_servers_words(llama_c
 
 
 def test_ten_jobs_on_two_slots_wait_in_line_and_finish(llama_chat):
-    jobs = [ask(llama_chat, max_tokens=5, seed=number) for number in range(10)]
+    # The first two have the slots for long enough.
+    jobs = [ask(llama_chat, max_tokens=40 if number < 2 else 5, seed=number) for number in range(10)]
+    place = status(llama_chat, jobs[-1]).queue_position
     running = [status(llama_chat, job).state == Job.RUNNING for job in jobs]
-    waits = [message for message in watch(llama_chat, jobs[-1]) if message.HasField("queue_update")]
+    waits = [message.queue_update.position for message in watch(llama_chat, jobs[-1]) if message.HasField("queue_update")]
 
     assert sum(running) <= 2
-    assert waits or status(llama_chat, jobs[-1]).state == Job.SUCCEEDED
+    assert 1 <= place <= 8 and waits == sorted(waits, reverse=True)
     assert all(result(llama_chat, job)["usage"] for job in jobs)
 
 
