@@ -1,8 +1,8 @@
 //! Output that says where it belongs, as a worker sends it that may lose its connection: what comes twice is skipped, what
 //! is missing is told, and what contradicts is refused.
 
-use super::output::{Checkpoint, Output};
-use super::sent::Durable;
+use super::output::Output;
+use super::sent::{Durable, SentCheckpoint};
 use super::{Engine, Error, EventLimit};
 use crate::job::{Body, LeaseToken, LogLine, Refusal};
 use bytes::Bytes;
@@ -28,7 +28,7 @@ pub struct Frame {
     /// Lines of the log.
     pub lines: Vec<LogLine>,
     /// Where the attempt is once all of that is there.
-    pub checkpoint: Option<Checkpoint>,
+    pub checkpoint: Option<SentCheckpoint>,
 }
 
 /// What the attempt under one lease sends.
@@ -78,14 +78,12 @@ impl Emission {
                 return Err(Error::Refused(Refusal::OutputGap { expected }));
             }
         }
-        if let Some(checkpoint) = &checkpoint {
-            self.check_checkpoint(checkpoint, &channel, kept.max(offset + data.len() as u64))?;
-        }
+        let end = kept.max(offset + data.len() as u64);
+        let main = if channel.is_empty() { end } else { self.output.next("")?.0 };
+        let checkpoint =
+            checkpoint.map(|checkpoint| self.output.admit(checkpoint, main)).transpose()?.flatten();
         let present = usize::try_from(kept - offset).unwrap_or(usize::MAX).min(data.len());
-        if kept < next
-            && kept.max(offset + data.len() as u64) == next
-            && self.has(&channel, offset, &data).await?
-        {
+        if kept < next && end == next && self.has(&channel, offset, &data).await? {
             // The reset was sent before, and has come.
             data.clear();
         } else {
@@ -104,18 +102,6 @@ impl Emission {
         match checkpoint {
             Some(checkpoint) => self.output.checkpoint(shared.committer(), &self.token, checkpoint).await,
             None => Ok(()),
-        }
-    }
-
-    /// Refuses one that keeps more than the main output will have, when its frame's channel is at `end`; one that was sent
-    /// before may, since there may have been a reset behind it.
-    fn check_checkpoint(&self, checkpoint: &Checkpoint, channel: &str, end: u64) -> Result<(), Error> {
-        let Checkpoint { number, output_bytes, .. } = *checkpoint;
-        let known = self.output.checkpoints()?;
-        let present = if channel.is_empty() { end } else { self.output.next("")?.0 };
-        match output_bytes > present && number.is_none_or(|number| number > known) {
-            true => Err(Error::Refused(Refusal::CheckpointAhead { output_bytes, present })),
-            false => Ok(()),
         }
     }
 

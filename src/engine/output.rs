@@ -8,7 +8,7 @@
 
 use super::commit::Committer;
 use super::error::Error;
-use super::sent::{Begun, Durable, Marks, Piece, Sent};
+use super::sent::{Admitted, Begun, Durable, Marks, Piece, Sent, SentCheckpoint};
 use crate::job::{LeaseToken, LogLine, Sequence, Transition};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -24,17 +24,6 @@ const WINDOW: Duration = Duration::from_millis(50);
 const PENDING_BYTES_MAX: usize = 256 << 10;
 /// How long to wait before a commit of unknown outcome is repeated.
 const REPEAT_AFTER: Duration = Duration::from_millis(100);
-
-/// Where an attempt is, as it says.
-#[derive(Clone, Debug, Default)]
-pub struct Checkpoint {
-    /// Its number among those of the attempt, where its sender may send it twice.
-    pub number: Option<u64>,
-    /// How much of the main output stays valid for the next attempt.
-    pub output_bytes: u64,
-    /// What that is given.
-    pub data: Bytes,
-}
 
 /// The output and the log of one attempt on their way to be durable.
 #[derive(Debug)]
@@ -106,22 +95,23 @@ impl Output {
         Ok(())
     }
 
-    /// Takes a checkpoint likewise, behind all that has come; without a number it is the next one. One that has come before
-    /// is passed over.
+    /// What is to be recorded of a checkpoint, when the main output will have `present` bytes; nothing, where it has come
+    /// before. Whoever has the turn asks, and keeps it until the checkpoint is taken.
+    pub fn admit(&self, checkpoint: SentCheckpoint, present: u64) -> Result<Option<Admitted>, Error> {
+        self.state.lock().sent()?.admit(checkpoint, present)
+    }
+
+    /// Takes a checkpoint likewise, behind all that has come.
     pub async fn checkpoint(
         self: &Arc<Self>,
         committer: &Arc<Committer>,
         token: &LeaseToken,
-        checkpoint: Checkpoint,
+        checkpoint: Admitted,
     ) -> Result<(), Error> {
         self.room().await?;
         let mut state = self.state.lock();
-        let Checkpoint { number, output_bytes, data } = checkpoint;
-        if number.is_none_or(|number| number > state.sent.checkpoints()) {
-            state.sent.check_checkpoint(output_bytes)?;
-            state.sent.push_checkpoint(number, output_bytes, data);
-            self.pump_on(&mut state, committer, token);
-        }
+        state.sent.push_checkpoint(checkpoint);
+        self.pump_on(&mut state, committer, token);
         Ok(())
     }
 
@@ -193,11 +183,6 @@ impl Output {
     /// more will be.
     pub fn durable(&self, channel: &str) -> Result<(Durable, bool), Error> {
         Ok(self.state.lock().sent()?.durable(channel))
-    }
-
-    /// The number of the last checkpoint that has come.
-    pub fn checkpoints(&self) -> Result<u64, Error> {
-        Ok(self.state.lock().sent()?.checkpoints())
     }
 
     /// Where the next byte of a channel and the next line of the log belong.

@@ -3,7 +3,7 @@
 use super::emission::Frame;
 use super::hub::Change;
 use super::leases::{Directive, Order};
-use super::output::Checkpoint;
+use super::sent::SentCheckpoint;
 use super::{Engine, Error};
 use crate::job::{Command, Failure, LeaseEnd, LeaseToken, LogLine, Metrics, Progress, Refusal, State};
 use bytes::Bytes;
@@ -105,11 +105,10 @@ impl Engine {
 
     /// Records where an attempt is, behind all that it has sent, and waits until that is durable.
     pub async fn checkpoint(&self, token: &LeaseToken, data: Bytes, output_bytes: u64) -> Result<(), Error> {
-        let shared = self.shared();
-        let output = shared.leases.output(token, shared.clock.now())?;
-        let checkpoint = Checkpoint { number: None, output_bytes, data };
-        output.checkpoint(shared.committer(), token, checkpoint).await?;
-        output.flush().await
+        let checkpoint = Some(SentCheckpoint { number: None, output_bytes, data });
+        let emission = self.emission(token)?;
+        emission.take(Frame { checkpoint, ..Default::default() }).await?;
+        emission.flush().await
     }
 
     /// Takes the next bytes of an attempt's output. Waits only where too much of it is not durable yet.

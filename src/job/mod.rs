@@ -125,12 +125,12 @@ pub struct Emitted {
     /// The stage that the current attempt is in; empty before its first.
     pub stage: String,
     /// Where the attempts have got to; none where no checkpoint was recorded that still matters. Version 4 has added it.
-    pub checkpoint: Option<Checkpoint>,
+    pub checkpoint: Option<LastCheckpoint>,
 }
 
 /// What is known of a job's checkpoints, beside the data of the one that is kept: that is large, and has a record of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checkpoint {
+pub struct LastCheckpoint {
     /// The number of the last one among those of the current attempt, 0 before its first.
     pub number: u64,
     /// How much of the main output the one that is kept keeps valid; none where none is kept.

@@ -5,7 +5,7 @@ use super::json;
 pub use super::request::Violations;
 use super::request::{checked_duration, checked_timestamp, duration};
 use super::status;
-use crate::engine::{Checkpoint, Frame, Report, Worker};
+use crate::engine::{Frame, Report, SentCheckpoint, Worker};
 use crate::job::limits::*;
 use crate::job::{
     Failure, LeaseToken, LogLevel, LogLine, Metrics, Progress, Violation, check_labels, reason,
@@ -303,12 +303,12 @@ impl Check {
         number.max(0) as u64
     }
 
-    fn checkpoint(&mut self, checkpoint: proto::Checkpoint) -> Checkpoint {
+    fn checkpoint(&mut self, checkpoint: proto::Checkpoint) -> SentCheckpoint {
         let proto::Checkpoint { data, output_bytes, number } = checkpoint;
         self.at_most("checkpoint.data", data.len(), CHECKPOINT_BYTES_MAX, "bytes");
         let output_bytes = self.count("checkpoint.output_bytes", output_bytes);
         let number = self.count("checkpoint.number", number);
-        Checkpoint { number: (number > 0).then_some(number), output_bytes, data }
+        SentCheckpoint { number: (number > 0).then_some(number), output_bytes, data }
     }
 
     fn delay(&mut self, field: &str, delay: Option<prost_types::Duration>) -> Option<Duration> {

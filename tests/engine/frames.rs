@@ -7,7 +7,7 @@
 use crate::bench::*;
 use crate::hostile::*;
 use bytes::Bytes;
-use longhaul::engine::{Checkpoint, Durable, Error, Frame};
+use longhaul::engine::{Durable, Error, Frame, SentCheckpoint};
 use longhaul::job::*;
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ async fn a_checkpoint_behind_a_reset_of_unknown_outcome_is_kept() {
     let bench = Bench::new().await;
     let token = bench.run().await.token;
     send(&bench, &token, frame(0, "one two")).await.unwrap();
-    let checkpoint = Checkpoint { number: Some(1), output_bytes: 9, data: "at three".into() };
+    let checkpoint = SentCheckpoint { number: Some(1), output_bytes: 9, data: "at three".into() };
 
     bench.store.fail(appends, Fault::Unknown);
     let sending = tokio::spawn({
@@ -259,7 +259,7 @@ async fn what_is_sent_again_after_a_restart_is_looked_for_through_the_whole_hist
 }
 
 fn recording(number: u64, output_bytes: u64, of: Frame) -> Frame {
-    let checkpoint = Checkpoint { number: Some(number), output_bytes, data: number.to_string().into() };
+    let checkpoint = SentCheckpoint { number: Some(number), output_bytes, data: number.to_string().into() };
     Frame { checkpoint: Some(checkpoint), ..of }
 }
 

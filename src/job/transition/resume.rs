@@ -20,7 +20,7 @@ pub fn resume(job: &Job, mut output: Bytes, checkpoint: Bytes) -> Transition {
     let emitted = &mut step.job.emitted;
     emitted.channels = vec![Channel { name: String::new(), bytes }];
     emitted.history_bytes = bytes;
-    emitted.checkpoint = Some(Checkpoint { number: 0, output_bytes: Some(bytes) });
+    emitted.checkpoint = Some(LastCheckpoint { number: 0, output_bytes: Some(bytes) });
     let Step { job, events, .. } = step;
     let answer = job.state;
     Transition { job, events, result: None, live: None, checkpoint: Some(checkpoint), answer }

@@ -102,7 +102,7 @@ impl Step {
         }
         let begins_anew = data.is_empty() && output_bytes == 0;
         let output_bytes = (!begins_anew).then_some(output_bytes);
-        self.job.emitted.checkpoint = Some(Checkpoint { number, output_bytes });
+        self.job.emitted.checkpoint = Some(LastCheckpoint { number, output_bytes });
         self.checkpoint = (!begins_anew).then_some(data);
         Ok(self.job.state)
     }

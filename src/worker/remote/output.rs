@@ -23,14 +23,14 @@ pub struct Output {
     lines_sent: usize,
     bytes: usize,
     /// The last checkpoint, until it is durable: one that came later takes the place of one that was not sent.
-    checkpoint: Option<Checkpoint>,
+    checkpoint: Option<WaitingCheckpoint>,
     /// The numbers of the last one that came, and of the last that the server has.
     checkpoints: u64,
     checkpoints_durable: u64,
 }
 
 #[derive(Debug)]
-struct Checkpoint {
+struct WaitingCheckpoint {
     message: proto::Checkpoint,
     /// How much main output there was, which goes before it.
     behind: u64,
@@ -61,7 +61,7 @@ impl Output {
             proto::Checkpoint { data, output_bytes: output_bytes as i64, number: self.checkpoints as i64 };
         let main = self.channels.iter().find(|channel| channel.name.is_empty());
         let behind = main.map_or(0, |main| main.durable + main.data.len() as u64);
-        self.checkpoint = Some(Checkpoint { message, behind, sent: false });
+        self.checkpoint = Some(WaitingCheckpoint { message, behind, sent: false });
         self.checkpoints
     }
 
