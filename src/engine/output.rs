@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 /// How long pieces are held to be joined.
 const WINDOW: Duration = Duration::from_millis(50);
-/// How much of an attempt's output may wait to be durable; whoever writes more waits.
+/// How much of an attempt's output may wait to be durable; whoever writes more waits. Two checkpoints may beside that.
 const PENDING_BYTES_MAX: usize = 256 << 10;
 /// How long to wait before a commit of unknown outcome is repeated.
 const REPEAT_AFTER: Duration = Duration::from_millis(100);
@@ -108,7 +108,7 @@ impl Output {
         token: &LeaseToken,
         checkpoint: Admitted,
     ) -> Result<(), Error> {
-        self.room().await?;
+        self.room_for_a_checkpoint().await?;
         let mut state = self.state.lock();
         state.sent.push_checkpoint(checkpoint);
         self.pump_on(&mut state, committer, token);
@@ -134,11 +134,21 @@ impl Output {
 
     /// Waits until there is room, and says how much.
     async fn room(&self) -> Result<usize, Error> {
+        self.once(|sent| Some(PENDING_BYTES_MAX.saturating_sub(sent.pending())).filter(|room| *room > 0))
+            .await
+    }
+
+    async fn room_for_a_checkpoint(&self) -> Result<(), Error> {
+        let has_room = |sent: &Sent| sent.pending() < PENDING_BYTES_MAX && sent.has_room_for_a_checkpoint();
+        self.once(|sent| has_room(sent).then_some(())).await
+    }
+
+    /// Waits until `found` finds something.
+    async fn once<T>(&self, found: impl Fn(&Sent) -> Option<T>) -> Result<T, Error> {
         loop {
             let moved = self.moved.notified();
-            let room = PENDING_BYTES_MAX.saturating_sub(self.state.lock().sent()?.pending());
-            if room > 0 {
-                return Ok(room);
+            if let Some(found) = found(self.state.lock().sent()?) {
+                return Ok(found);
             }
             moved.await;
         }

@@ -8,6 +8,7 @@ use crate::bench::*;
 use crate::hostile::*;
 use bytes::Bytes;
 use longhaul::engine::{Durable, Error, Frame, SentCheckpoint};
+use longhaul::job::limits::CHECKPOINT_BYTES_MAX;
 use longhaul::job::*;
 use std::time::Duration;
 
@@ -295,6 +296,36 @@ async fn a_checkpoint_of_unknown_outcome_is_recorded_once() {
     assert!(bench.store.has_failed());
     assert_eq!((durable.bytes, durable.checkpoints), (4, 7));
     assert_eq!(bench.get(token.job).await.job.checkpoint(), Some(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn checkpoints_that_come_faster_than_they_are_durable_are_joined_and_hold_up_nobody() {
+    let bench = Bench::new().await;
+    let token = bench.run().await.token;
+    let emission = bench.engine.emission(&token).unwrap();
+    let large = |number: u64| SentCheckpoint {
+        number: Some(number),
+        output_bytes: number,
+        data: vec![number as u8; CHECKPOINT_BYTES_MAX].into(),
+    };
+
+    bench.store.block();
+    for number in 1..=20 {
+        let of = frame(number - 1, "x");
+        within(emission.take(Frame { checkpoint: Some(large(number)), ..of })).await.unwrap();
+    }
+    let before = emission.durable("").unwrap();
+    bench.store.unblock();
+    within(emission.flush()).await.unwrap();
+
+    let (nothing, all) = (Durable::default(), Durable { bytes: 20, lines: 0, checkpoints: 20 });
+    assert_eq!((before, emission.durable("").unwrap()), ((nothing, false), (all, true)));
+    // What was on its way, and the last of what came meanwhile.
+    let recorded = bench.store.checkpoints();
+    assert!(recorded <= 2, "{recorded} checkpoints");
+    within(bench.engine.release(&token, String::new(), Duration::ZERO)).await.unwrap();
+    let next = bench.lease().await;
+    assert_eq!((next.checkpoint, next.snapshot.job.checkpoint()), (large(20).data, Some(20)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -32,6 +32,7 @@ pub struct HostileStore {
     probed: AtomicUsize,
     read: AtomicUsize,
     counted: AtomicUsize,
+    recorded: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -51,6 +52,7 @@ impl HostileStore {
             probed: AtomicUsize::new(0),
             read: AtomicUsize::new(0),
             counted: AtomicUsize::new(0),
+            recorded: AtomicUsize::new(0),
         }
     }
 
@@ -98,6 +100,11 @@ impl HostileStore {
         self.counted.load(Ordering::Relaxed)
     }
 
+    /// How many checkpoints were recorded since this was asked last.
+    pub fn checkpoints(&self) -> usize {
+        self.recorded.swap(0, Ordering::Relaxed)
+    }
+
     fn pass_gate(&self) {
         let mut gate = self.gate.lock();
         gate.waiting += 1;
@@ -119,6 +126,8 @@ impl Store for HostileStore {
     fn commit(&self, batch: Vec<Operation>, now: Timestamp) -> Result<Vec<Outcome>, Error> {
         let probes = batch.iter().filter(|operation| matches!(operation, Operation::Probe)).count();
         self.probed.fetch_add(probes, Ordering::Relaxed);
+        let checkpoints = batch.iter().filter(|operation| records(operation)).count();
+        self.recorded.fetch_add(checkpoints, Ordering::Relaxed);
         self.pass_gate();
         match self.fault(&batch) {
             None => self.kept.commit(batch, now),
@@ -186,4 +195,9 @@ pub fn applies(operation: &Operation) -> bool {
 /// One with output.
 pub fn appends(operation: &Operation) -> bool {
     matches!(operation, Operation::Apply(_, command) if matches!(**command, Command::AppendOutput { .. }))
+}
+
+/// One with a checkpoint.
+fn records(operation: &Operation) -> bool {
+    matches!(operation, Operation::Apply(_, command) if matches!(**command, Command::Checkpoint { .. }))
 }

@@ -2,6 +2,7 @@
 //! has to end.
 
 use super::checkpoints::Admitted;
+use super::piece::RECORD_BYTES;
 use super::text::completes;
 use crate::job::LogLine;
 use bytes::BytesMut;
@@ -15,13 +16,17 @@ pub enum Item {
     Reset(usize, u64),
     /// For the log.
     Lines(Vec<LogLine>),
-    /// Where the attempt is.
-    Checkpoint(Admitted),
+    /// Where the attempt is, and how much this counts: those count with it whose place it has taken.
+    Checkpoint(Admitted, usize),
 }
 
 impl Item {
     fn is_reset(&self) -> bool {
         matches!(self, Self::Reset(..))
+    }
+
+    fn is_checkpoint(&self) -> bool {
+        matches!(self, Self::Checkpoint(..))
     }
 }
 
@@ -76,9 +81,32 @@ impl Held {
         self.0.push(Item::Reset(index, kept));
     }
 
-    /// Takes a checkpoint.
+    /// Whether another checkpoint may come: none waits, or it takes the place of the one that does.
+    pub fn has_room_for_a_checkpoint(&self) -> bool {
+        let waiting = self.0.iter().filter(|item| item.is_checkpoint()).count();
+        waiting == usize::from(self.replaceable().is_some())
+    }
+
+    /// Takes a checkpoint. One that waits for the same commit would be recorded only to be overwritten by it, so it takes the
+    /// place of that one; whoever waits for the earlier one now waits for this one.
     pub fn push_checkpoint(&mut self, checkpoint: Admitted) {
-        self.0.push(Item::Checkpoint(checkpoint));
+        let mut counted = RECORD_BYTES;
+        let behind = self.replaceable().map(|place| self.0.split_off(place));
+        for item in behind.into_iter().flatten() {
+            match item {
+                Item::Checkpoint(_, others) => counted += others,
+                Item::Data(index, data) => self.push(index, &data),
+                Item::Lines(lines) => self.push_lines(lines),
+                Item::Reset(index, kept) => self.push_reset(index, kept),
+            }
+        }
+        self.0.push(Item::Checkpoint(checkpoint, counted));
+    }
+
+    /// Where the checkpoint is that goes into the same commit as what comes next.
+    fn replaceable(&self) -> Option<usize> {
+        let last = self.0.iter().rposition(|item| item.is_checkpoint() || item.is_reset())?;
+        self.0[last].is_checkpoint().then_some(last)
     }
 
     /// Takes what goes into one commit, up to a reset: that begins a commit of its own, since what was sent before it could
@@ -86,7 +114,7 @@ impl Held {
     /// in the next one.
     pub fn take_batch(&mut self) -> Vec<Item> {
         let is_reset = self.begins_with_a_reset();
-        let ends = |item: &Item| item.is_reset() || is_reset && matches!(item, Item::Checkpoint(..));
+        let ends = |item: &Item| item.is_reset() || is_reset && item.is_checkpoint();
         let end = self.0.iter().skip(1).position(ends).map_or(self.0.len(), |place| place + 1);
         let rest = self.0.split_off(end);
         std::mem::replace(&mut self.0, rest)

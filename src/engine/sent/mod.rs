@@ -79,7 +79,7 @@ impl Sent {
         }
     }
 
-    /// How much is not durable yet.
+    /// How much is not durable yet, without the data of checkpoints.
     pub fn pending(&self) -> usize {
         (self.taken - self.settled) as usize
     }
@@ -188,10 +188,16 @@ impl Sent {
         self.checkpoints.admit(checkpoint, present)
     }
 
+    /// Whether another checkpoint may come. One may be on its way and one wait, which the next takes the place of: so they are
+    /// bounded without counting as pending, and whoever sends one after the other does not wait for each to be durable.
+    pub fn has_room_for_a_checkpoint(&self) -> bool {
+        self.held.has_room_for_a_checkpoint()
+    }
+
     /// Takes a checkpoint. Whoever sends one waits for it.
     pub fn push_checkpoint(&mut self, checkpoint: Admitted) {
         self.checkpoints.take(&checkpoint);
-        self.taken += (checkpoint.data.len() + RECORD_BYTES) as u64;
+        self.taken += RECORD_BYTES as u64;
         self.held.push_checkpoint(checkpoint);
         self.hurry();
     }
@@ -217,7 +223,7 @@ impl Sent {
                     self.lines.offset += lines.len() as u64;
                     pieces.push(Piece::Lines { offset, lines });
                 }
-                Item::Checkpoint(checkpoint) => pieces.push(Piece::Checkpoint(checkpoint)),
+                Item::Checkpoint(checkpoint, counted) => pieces.push(Piece::Checkpoint(checkpoint, counted)),
                 Item::Reset(index, kept) => {
                     let channel = &mut self.channels[index];
                     channel.commit_reset(kept);
@@ -258,7 +264,7 @@ impl Sent {
                     self.channels[*index].settle_reset(*kept, &step.events);
                 }
                 Piece::Lines { offset, lines } => self.lines.durable = offset + lines.len() as u64,
-                Piece::Checkpoint(checkpoint) => self.checkpoints.settle(checkpoint),
+                Piece::Checkpoint(checkpoint, _) => self.checkpoints.settle(checkpoint),
             }
         }
     }

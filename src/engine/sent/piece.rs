@@ -4,7 +4,7 @@ use super::checkpoints::Admitted;
 use crate::job::{Command, LeaseToken, LogLine};
 use bytes::Bytes;
 
-/// What a line of the log, a reset or a checkpoint counts beside its text.
+/// What a line of the log counts beside its text, and a reset or a checkpoint altogether.
 pub const RECORD_BYTES: usize = 32;
 
 /// What is committed as one command.
@@ -16,8 +16,8 @@ pub enum Piece {
     Reset { index: usize, channel: String, kept: u64 },
     /// More of the log.
     Lines { offset: u64, lines: Vec<LogLine> },
-    /// Where the attempt is.
-    Checkpoint(Admitted),
+    /// Where the attempt is, and how much this counts.
+    Checkpoint(Admitted, usize),
 }
 
 impl Piece {
@@ -43,7 +43,7 @@ impl Piece {
             Self::Lines { offset, lines } => {
                 Command::AppendLog { lease, offset: *offset, lines: lines.clone() }
             }
-            Self::Checkpoint(Admitted { number, output_bytes, data }) => Command::Checkpoint {
+            Self::Checkpoint(Admitted { number, output_bytes, data }, _) => Command::Checkpoint {
                 lease,
                 number: *number,
                 output_bytes: *output_bytes,
@@ -58,7 +58,7 @@ impl Piece {
             Self::Data { data, .. } => data.len(),
             Self::Reset { .. } => RECORD_BYTES,
             Self::Lines { lines, .. } => bytes_of(lines),
-            Self::Checkpoint(checkpoint) => checkpoint.data.len() + RECORD_BYTES,
+            Self::Checkpoint(_, counted) => *counted,
         }
     }
 }
