@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 
 import foreign
 import programs
@@ -462,15 +463,24 @@ def test_a_killed_supervisor_takes_its_programs_along_and_the_job_runs_elsewhere
     assert rendered(messages) == "2 "
 
 
+def free(server, kind):
+    """How many more jobs of a kind would be taken at once."""
+    with urllib.request.urlopen(f"http://{server.address}/overview", timeout=WAIT) as answer:
+        workers = json.load(answer)["workers"]
+    return sum(worker["free"] for worker in workers if kind in worker["kinds"])
+
+
 def test_a_worker_that_stops_lets_its_jobs_end(server, worker, tmp_path):
     gate = tmp_path / "go"
-    begun = worker(server, f"while not os.path.exists({str(gate)!r}): time.sleep(0.01)")
+    begun = worker(server, f"while not os.path.exists({str(gate)!r}): time.sleep(0.01)", "--slots", "2")
     job = start(server, worker.kind)
     running(server, job)
 
+    until(lambda: free(server, worker.kind) == 1, "a worker with a slot to spare")
+
     begun.process.send_signal(signal.SIGTERM)
+    until(lambda: free(server, worker.kind) == 0, "a worker that wants nothing more")
     later = start(server, worker.kind)
-    time.sleep(0.3)
     gate.touch()
 
     assert ended(server, job).state == Job.SUCCEEDED
