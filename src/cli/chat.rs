@@ -45,6 +45,8 @@ pub struct ChatOptions {
     pub max_tokens_field: Option<String>,
     /// Requests at once.
     pub max_concurrent: Option<usize>,
+    /// How many of them one batch may have.
+    pub batch_concurrent: Option<usize>,
     /// How long it may take to be reached.
     pub connect_timeout: Option<Time>,
     /// How long it may take to begin to answer.
@@ -110,6 +112,11 @@ impl ChatOptions {
             (1..=MAX_CONCURRENT_MAX).contains(&max_concurrent),
             "max_concurrent is {max_concurrent}; it must be from 1 to {MAX_CONCURRENT_MAX}"
         );
+        let batch_concurrent = self.batch_concurrent.unwrap_or(max_concurrent);
+        ensure!(
+            (1..=max_concurrent).contains(&batch_concurrent),
+            "batch_concurrent is {batch_concurrent}; it must be from 1 to {max_concurrent}, which is max_concurrent"
+        );
         ensure!(self.max_tokens != Some(0), "max_tokens is 0; it must be at least 1");
         ensure!(self.max_tokens_limit != Some(0), "max_tokens_limit is 0; it must be at least 1");
         if let (Some(tokens), Some(limit)) = (self.max_tokens, self.max_tokens_limit) {
@@ -141,6 +148,7 @@ impl ChatOptions {
             max_tokens_limit: self.max_tokens_limit,
             max_tokens_field,
             max_concurrent,
+            batch_concurrent,
             connect_timeout: time("connect_timeout", self.connect_timeout, CONNECT_TIMEOUT)?,
             first_token_timeout: time("first_token_timeout", self.first_token_timeout, FIRST_TOKEN_TIMEOUT)?,
             idle_timeout: time("idle_timeout", self.idle_timeout, IDLE_TIMEOUT)?,
@@ -198,6 +206,7 @@ mod tests {
     #[case("url = \"http://api.example\"\nkey_env = \"THE_KEY\"", "must begin with https://")]
     #[case("url = \"http://a\"\nkey_env = \"NOT_SET\"", "key_env names NOT_SET")]
     #[case("url = \"http://a\"\nmax_concurrent = 0", "max_concurrent is 0")]
+    #[case("url = \"http://a\"\nmax_concurrent = 2\nbatch_concurrent = 3", "batch_concurrent is 3")]
     #[case("url = \"http://a\"\nidle_timeout = \"0s\"", "idle_timeout is 0")]
     #[case("url = \"http://a\"\nmax_tokens = 9\nmax_tokens_limit = 5", "max_tokens is 9")]
     #[case("url = \"http://a\"\nmax_tokens_field = \"n\"", "max_tokens_field is \"n\"")]

@@ -6,7 +6,7 @@ use crate::job::{Failure, LeaseToken, LogLevel, LogLine, Metrics, Progress, Time
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use serde::de::DeserializeOwned;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -139,13 +139,7 @@ impl Context {
 
     /// Reads the input; what is wrong with it is a permanent failure that names the field.
     pub fn parse_input<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        let mut json = serde_json::Deserializer::from_slice(&self.assignment.input);
-        serde_path_to_error::deserialize(&mut json).map_err(|error| {
-            let path = error.path().to_string();
-            let what = error.into_inner();
-            // What is wrong with the whole of it, a missing field for one, has no path.
-            invalid_input(if path == "." { what.to_string() } else { format!("{path}: {what}") })
-        })
+        parse_json(&mut serde_json::Deserializer::from_slice(&self.assignment.input))
     }
 
     /// Shows how far the attempt has come.
@@ -260,6 +254,16 @@ impl fmt::Debug for Context {
 /// The failure of a job whose input its handler cannot use.
 pub fn invalid_input(message: impl Into<String>) -> Failure {
     Failure::new("INVALID_INPUT", message).permanent()
+}
+
+/// Reads an input or a part of one; what is wrong with it is a permanent failure that names the field.
+pub fn parse_json<'de, T: Deserialize<'de>>(json: impl Deserializer<'de>) -> Result<T, Failure> {
+    serde_path_to_error::deserialize(json).map_err(|error| {
+        let path = error.path().to_string();
+        let what = error.into_inner();
+        // What is wrong with the whole of it, a missing field for one, has no path.
+        invalid_input(if path == "." { what.to_string() } else { format!("{path}: {what}") })
+    })
 }
 
 /// What a handler fails of when it cannot say something.

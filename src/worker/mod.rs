@@ -14,7 +14,7 @@ mod remote;
 mod source;
 
 pub use gate::Gate;
-pub use handler::{Context, Handler, Registry, invalid_input};
+pub use handler::{Context, Handler, Registry, invalid_input, parse_json};
 pub use local::LocalSource;
 pub use remote::{Channel, Identity, RemoteSource};
 pub use source::{Assignment, Error, JobSource, LeasedJob};

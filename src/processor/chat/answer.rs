@@ -1,8 +1,69 @@
-//! What the pieces of an answer say. Servers leave out and add fields as they like, so nothing is needed that can be done
-//! without.
+//! What the pieces of an answer say, and what they come to. Servers leave out and add fields as they like, so nothing is needed
+//! that can be done without.
 
-use serde::Deserialize;
+use crate::job::Metrics;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::ops::AddAssign;
+
+/// An answer that has come to a good end.
+#[derive(Debug, Serialize)]
+pub struct Answer {
+    /// All of it; missing where it is longer than a result may be.
+    pub text: Option<String>,
+    /// What ended it.
+    pub finish_reason: Ended,
+    /// It was the cap that ended it.
+    pub truncated: bool,
+    /// The model that really answered.
+    pub model: Option<String>,
+    /// What was read and written for it, where the provider says.
+    pub usage: Option<Tokens>,
+    /// What that costs, where it has a price.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
+}
+
+/// What ends an answer that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ended {
+    /// All is said.
+    Stop,
+    /// The cap.
+    Length,
+}
+
+/// Tokens of answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tokens {
+    /// Read, with those from a cache.
+    #[serde(rename = "input_tokens")]
+    pub input: u64,
+    /// Read from a cache.
+    #[serde(rename = "cached_tokens")]
+    pub cached: u64,
+    /// Written, with those that were thought.
+    #[serde(rename = "output_tokens")]
+    pub output: u64,
+}
+
+impl Tokens {
+    /// As an attempt's measurements have them.
+    pub fn metrics(&self) -> Metrics {
+        let named =
+            [("input_tokens", self.input), ("cached_tokens", self.cached), ("output_tokens", self.output)];
+        named.into_iter().map(|(name, count)| (name.to_owned(), count as f64)).collect()
+    }
+}
+
+impl AddAssign for Tokens {
+    fn add_assign(&mut self, other: Self) {
+        self.input = self.input.saturating_add(other.input);
+        self.cached = self.cached.saturating_add(other.cached);
+        self.output = self.output.saturating_add(other.output);
+    }
+}
 
 /// A piece of an answer, or all of it.
 #[derive(Debug, Default, Deserialize)]
@@ -76,9 +137,14 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Tokens that the provider did not have to read again.
-    pub fn cached(&self) -> Option<u64> {
-        self.prompt_tokens_details.as_ref()?.cached_tokens
+    /// What of it is said; nothing where it is not.
+    pub fn tokens(&self) -> Tokens {
+        let cached = self.prompt_tokens_details.as_ref().and_then(|details| details.cached_tokens);
+        Tokens {
+            input: self.prompt_tokens.unwrap_or(0),
+            cached: cached.unwrap_or(0),
+            output: self.completion_tokens.unwrap_or(0),
+        }
     }
 }
 

@@ -21,8 +21,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// What went wrong.
 #[derive(Debug)]
 pub enum Trouble {
-    /// With this job, or with the provider by accident.
+    /// With this question, or with the provider by accident.
     Failed(Failure),
+    /// With the account: whatever else is asked will not be answered either.
+    Barred(Failure),
     /// The provider wants no requests for now; where it says how long, for so long.
     Busy(Failure, Option<Duration>),
 }
@@ -98,8 +100,9 @@ fn classified(provider: &Provider, status: u16, code: &str, words: &str, delay: 
     }
     let failure =
         Failure { details: Some(details.to_string().into()), permanent, ..Failure::new(reason, told) };
-    match reason {
-        "PROVIDER_BUSY" | "PROVIDER_UNAVAILABLE" => Trouble::Busy(failure, delay),
+    match (reason, status) {
+        ("PROVIDER_BUSY" | "PROVIDER_UNAVAILABLE", _) => Trouble::Busy(failure, delay),
+        ("PROVIDER_QUOTA", _) | (_, 401..=403) => Trouble::Barred(failure),
         _ => Trouble::Failed(failure),
     }
 }

@@ -2,21 +2,23 @@
 
 use super::provider::Provider;
 use crate::job::Failure;
-use crate::worker::invalid_input;
+use crate::worker::{invalid_input, parse_json};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 /// Turns of a conversation; what is longer is no conversation but a mistake.
-const MESSAGES_MAX: usize = 10_000;
+pub const MESSAGES_MAX: usize = 10_000;
 /// Texts that end an answer, as the strictest of the providers limits them.
 const STOPS_MAX: usize = 4;
 
 /// The input. A field of another name is an error: what a provider is asked is the server's to allow.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
-    prompt: Option<String>,
-    messages: Option<Vec<Message>>,
+    /// A question on its own.
+    pub prompt: Option<String>,
+    /// Or a conversation.
+    pub messages: Option<Vec<Message>>,
     model: Option<String>,
     temperature: Option<f64>,
     top_p: Option<f64>,
@@ -30,23 +32,24 @@ pub struct Input {
     reasoning_effort: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+/// A turn of a conversation.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Message {
+pub struct Message {
     role: String,
     content: Content,
     name: Option<String>,
 }
 
 /// A text, or parts of several forms.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 enum Content {
     Text(String),
     Parts(Vec<Map<String, Value>>),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 enum Stop {
     One(String),
@@ -65,6 +68,46 @@ pub struct Question {
 }
 
 impl Input {
+    /// Reads it; what is wrong is told by the name of its field.
+    pub fn parse(fields: Map<String, Value>) -> Result<Self, Failure> {
+        parse_json(Value::Object(fields))
+    }
+
+    /// A question, and all else as it comes.
+    pub fn of_prompt(prompt: String) -> Self {
+        Self { prompt: Some(prompt), ..Self::default() }
+    }
+
+    /// This input behind `shared`, whose fields it may replace, but whose messages come first.
+    pub fn behind(self, shared: &Self) -> Self {
+        let has_cap = self.max_tokens.or(self.max_completion_tokens).is_some();
+        let cap = if has_cap { &self } else { shared };
+        let (max_tokens, max_completion_tokens) = (cap.max_tokens, cap.max_completion_tokens);
+        let (prompt, messages) = match &shared.messages {
+            None => (self.prompt, self.messages),
+            Some(first) => {
+                let asked = self.prompt.map(Message::of_user);
+                let own = asked.into_iter().chain(self.messages.into_iter().flatten());
+                (None, Some(first.iter().cloned().chain(own).collect()))
+            }
+        };
+        Self {
+            prompt,
+            messages,
+            max_tokens,
+            max_completion_tokens,
+            model: self.model.or_else(|| shared.model.clone()),
+            temperature: self.temperature.or(shared.temperature),
+            top_p: self.top_p.or(shared.top_p),
+            frequency_penalty: self.frequency_penalty.or(shared.frequency_penalty),
+            presence_penalty: self.presence_penalty.or(shared.presence_penalty),
+            seed: self.seed.or(shared.seed),
+            stop: self.stop.or_else(|| shared.stop.clone()),
+            response_format: self.response_format.or_else(|| shared.response_format.clone()),
+            reasoning_effort: self.reasoning_effort.or_else(|| shared.reasoning_effort.clone()),
+        }
+    }
+
     /// What `provider` is asked by that.
     pub fn question(self, provider: &Provider) -> Result<Question, Failure> {
         let cap = self.cap(provider)?;
@@ -157,6 +200,12 @@ impl Input {
                 Err(invalid_input(format!("model is {model:?}; {known}")))
             }
         }
+    }
+}
+
+impl Message {
+    fn of_user(text: String) -> Self {
+        Self { role: "user".to_owned(), content: Content::Text(text), name: None }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A server that answers: where it is, what it may be asked, and what it costs. All of it is the server's to say, and nothing a
 //! client's.
 
+use super::answer::Tokens;
 use reqwest::header::HeaderValue;
 use reqwest::redirect;
 use serde::Deserialize;
@@ -56,7 +57,8 @@ pub struct Prices {
 
 impl Prices {
     /// What an answer costs.
-    pub fn cost(&self, input: u64, cached: u64, output: u64) -> f64 {
+    pub fn cost(&self, tokens: Tokens) -> f64 {
+        let Tokens { input, cached, output } = tokens;
         let cached = cached.min(input);
         let read =
             (input - cached) as f64 * self.input + cached as f64 * self.cached_input.unwrap_or(self.input);
@@ -98,6 +100,8 @@ pub struct Provider {
     pub max_tokens_field: String,
     /// Requests at once.
     pub max_concurrent: usize,
+    /// How many of them one batch may have.
+    pub batch_concurrent: usize,
     /// How long it may take to be reached.
     pub connect_timeout: Duration,
     /// How long it may take to begin to answer.

@@ -1,10 +1,12 @@
 //! The handler against a provider that answers by a script.
 
+mod batches;
+
 use super::*;
 use crate::job::Progress;
 use crate::worker::fake::{Fake, Said};
 use crate::worker::{Pool, Registry};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -67,6 +69,7 @@ fn provider(url: &str) -> Provider {
         max_tokens_limit: Some(100),
         max_tokens_field: "max_tokens".into(),
         max_concurrent: 1,
+        batch_concurrent: 1,
         connect_timeout: Duration::from_secs(10),
         first_token_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(10),
