@@ -87,7 +87,12 @@ impl Committer {
         let place =
             Arc::clone(&self.waiting).acquire_many_owned(places).await.map_err(|_| Error::stopping())?;
         let (answer, receiver) = oneshot::channel();
-        self.send(Request { operation, answer: Reply::Waiting(answer), place: Some(place) });
+        self.send([Request {
+            operation,
+            answer: Reply::Waiting(answer),
+            place: Some(place),
+            with_next: false,
+        }]);
         received(receiver).await
     }
 
@@ -95,7 +100,7 @@ impl Committer {
     /// those that hold a lease, and the engine's own.
     pub fn queue(&self, operation: Operation) -> Answer {
         let (answer, receiver) = oneshot::channel();
-        self.send(Request { operation, answer: Reply::Waiting(answer), place: None });
+        self.send([Request { operation, answer: Reply::Waiting(answer), place: None, with_next: false }]);
         receiver
     }
 
@@ -105,13 +110,28 @@ impl Committer {
         job: JobId,
         command: Command,
     ) -> impl Future<Output = Result<Box<Transition>, Error>> + Send + use<> {
-        let answer = self.queue(Operation::Apply(job, Box::new(command)));
-        async move {
-            match received(answer).await? {
-                Outcome::Apply(outcome) => Ok(outcome?),
-                _ => unreachable!("an outcome is of its operation's kind"),
-            }
-        }
+        stepped(self.queue(Operation::Apply(job, Box::new(command))))
+    }
+
+    /// Queues commands of a job likewise, all of which become durable in one commit, or none does. The steps are as many.
+    pub fn apply_together(
+        &self,
+        job: JobId,
+        commands: Vec<Command>,
+    ) -> Vec<impl Future<Output = Result<Box<Transition>, Error>> + Send + use<>> {
+        let last = commands.len().saturating_sub(1);
+        let (requests, answers): (Vec<_>, Vec<_>) = commands
+            .into_iter()
+            .enumerate()
+            .map(|(index, command)| {
+                let (answer, receiver) = oneshot::channel();
+                let operation = Operation::Apply(job, Box::new(command));
+                let answer = Reply::Waiting(answer);
+                (Request { operation, answer, place: None, with_next: index < last }, stepped(receiver))
+            })
+            .unzip();
+        self.send(requests);
+        answers
     }
 
     /// Makes sure that something can be written, or could a moment ago. However many ask, one probe waits for its commit; it
@@ -145,13 +165,21 @@ impl Committer {
         operation: Operation,
         then: impl FnOnce(Result<Outcome, Error>) + Send + 'static,
     ) {
-        self.send(Request { operation, answer: Reply::Then(Box::new(then)), place: None });
+        self.send([Request {
+            operation,
+            answer: Reply::Then(Box::new(then)),
+            place: None,
+            with_next: false,
+        }]);
     }
 
-    fn send(&self, request: Request) {
+    /// Sends them one right after the other.
+    fn send(&self, all: impl IntoIterator<Item = Request>) {
         if let Some(requests) = &*self.requests.lock() {
-            // A thread that is gone has dropped the answer, which tells as much.
-            let _ = requests.send(request);
+            for request in all {
+                // A thread that is gone has dropped the answer, which tells as much.
+                let _ = requests.send(request);
+            }
         }
         self.ring();
     }
@@ -199,6 +227,14 @@ impl Drop for Committer {
     fn drop(&mut self) {
         self.requests.get_mut().take();
         self.ring();
+    }
+}
+
+/// Waits for the step that a job takes.
+async fn stepped(answer: Answer) -> Result<Box<Transition>, Error> {
+    match received(answer).await? {
+        Outcome::Apply(outcome) => Ok(outcome?),
+        _ => unreachable!("an outcome is of its operation's kind"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Output that says where it belongs, as a worker sends it that may lose its connection: what comes twice is skipped, what
 //! is missing is told, and what contradicts is refused.
 
-use super::output::Output;
+use super::output::{Output, Trailer};
 use super::sent::{Durable, SentCheckpoint};
 use super::{Engine, Error, EventLimit};
 use crate::job::{Body, LeaseToken, LogLine, Refusal};
@@ -94,15 +94,9 @@ impl Emission {
                 self.output.reset(shared.committer(), &self.token, &channel, kept, data.len()).await?;
             }
         }
-        self.output.append(shared.committer(), &self.token, &channel, data).await?;
         lines.drain(..lines.len().min(usize::try_from(next_line - line_offset).unwrap_or(usize::MAX)));
-        if !lines.is_empty() {
-            self.output.append_lines(shared.committer(), &self.token, lines).await?;
-        }
-        match checkpoint {
-            Some(checkpoint) => self.output.checkpoint(shared.committer(), &self.token, checkpoint).await,
-            None => Ok(()),
-        }
+        let behind = Trailer { lines, checkpoint };
+        self.output.append(shared.committer(), &self.token, &channel, data, behind).await
     }
 
     /// How much of a channel and of the log is durable, and whether that is all that was taken of them; an error where no

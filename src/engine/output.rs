@@ -37,6 +37,15 @@ pub struct Output {
     turn: tokio::sync::Mutex<()>,
 }
 
+/// What comes behind bytes of a channel, and becomes durable with the last of them.
+#[derive(Debug, Default)]
+pub struct Trailer {
+    /// Of the log.
+    pub lines: Vec<LogLine>,
+    /// Where the attempt is.
+    pub checkpoint: Option<Admitted>,
+}
+
 #[derive(Debug)]
 struct State {
     sent: Sent,
@@ -63,56 +72,45 @@ impl Output {
         self.turn.lock().await
     }
 
-    /// Takes the next bytes of a channel; waits while too much is not durable yet. What is refused is refused as a whole.
+    /// Takes the next bytes of a channel and what comes behind them; waits while too much is not durable yet. What is refused is
+    /// refused as a whole. Of the bytes, those that had to wait for room are committed with what is behind them.
     pub async fn append(
         self: &Arc<Self>,
         committer: &Arc<Committer>,
         token: &LeaseToken,
         channel: &str,
         mut data: Bytes,
+        behind: Trailer,
     ) -> Result<(), Error> {
-        while !data.is_empty() {
-            let room = self.room().await?;
+        let with_checkpoint = behind.checkpoint.is_some();
+        if data.is_empty() && behind.lines.is_empty() && !with_checkpoint {
+            return Ok(());
+        }
+        loop {
+            let room = self.room(with_checkpoint).await?;
             let mut state = self.state.lock();
-            let channel = state.sent.room(channel, None, data.len())?;
-            state.sent.push(channel, &data.split_to(room.min(data.len())));
+            if !data.is_empty() {
+                let channel = state.sent.room(channel, None, data.len())?;
+                state.sent.push(channel, &data.split_to(room.min(data.len())));
+            }
+            if data.is_empty() {
+                if !behind.lines.is_empty() {
+                    state.sent.push_lines(behind.lines);
+                }
+                if let Some(checkpoint) = behind.checkpoint {
+                    state.sent.push_checkpoint(checkpoint);
+                }
+                self.pump_on(&mut state, committer, token);
+                return Ok(());
+            }
             self.pump_on(&mut state, committer, token);
         }
-        Ok(())
-    }
-
-    /// Takes the next lines of the log likewise.
-    pub async fn append_lines(
-        self: &Arc<Self>,
-        committer: &Arc<Committer>,
-        token: &LeaseToken,
-        lines: Vec<LogLine>,
-    ) -> Result<(), Error> {
-        self.room().await?;
-        let mut state = self.state.lock();
-        state.sent.push_lines(lines);
-        self.pump_on(&mut state, committer, token);
-        Ok(())
     }
 
     /// What is to be recorded of a checkpoint, when the main output will have `present` bytes; nothing, where it has come
     /// before. Whoever has the turn asks, and keeps it until the checkpoint is taken.
     pub fn admit(&self, checkpoint: SentCheckpoint, present: u64) -> Result<Option<Admitted>, Error> {
         self.state.lock().sent()?.admit(checkpoint, present)
-    }
-
-    /// Takes a checkpoint likewise, behind all that has come.
-    pub async fn checkpoint(
-        self: &Arc<Self>,
-        committer: &Arc<Committer>,
-        token: &LeaseToken,
-        checkpoint: Admitted,
-    ) -> Result<(), Error> {
-        self.room_for_a_checkpoint().await?;
-        let mut state = self.state.lock();
-        state.sent.push_checkpoint(checkpoint);
-        self.pump_on(&mut state, committer, token);
-        Ok(())
     }
 
     /// Voids what a channel has beyond `kept`, on the condition that `more` bytes have room behind that.
@@ -124,7 +122,7 @@ impl Output {
         kept: u64,
         more: usize,
     ) -> Result<(), Error> {
-        self.room().await?;
+        self.room(false).await?;
         let mut state = self.state.lock();
         let channel = state.sent.room(channel, Some(kept), more)?;
         state.sent.reset(channel, kept);
@@ -132,15 +130,11 @@ impl Output {
         Ok(())
     }
 
-    /// Waits until there is room, and says how much.
-    async fn room(&self) -> Result<usize, Error> {
-        self.once(|sent| Some(PENDING_BYTES_MAX.saturating_sub(sent.pending())).filter(|room| *room > 0))
-            .await
-    }
-
-    async fn room_for_a_checkpoint(&self) -> Result<(), Error> {
-        let has_room = |sent: &Sent| sent.pending() < PENDING_BYTES_MAX && sent.has_room_for_a_checkpoint();
-        self.once(|sent| has_room(sent).then_some(())).await
+    /// Waits until there is room, and says how much; where a checkpoint is to come, for that as well.
+    async fn room(&self, with_checkpoint: bool) -> Result<usize, Error> {
+        let fits = |sent: &Sent| !with_checkpoint || sent.has_room_for_a_checkpoint();
+        let room = |sent: &Sent| PENDING_BYTES_MAX.saturating_sub(sent.pending());
+        self.once(|sent| Some(room(sent)).filter(|room| *room > 0 && fits(sent))).await
     }
 
     /// Waits until `found` finds something.
@@ -264,15 +258,15 @@ impl State {
     }
 }
 
-/// Commits `pieces` in one batch, again and again while the outcome is unknown; returns the step of each.
+/// Commits `pieces` together, again and again while the outcome is unknown; returns the step of each.
 async fn commit(
     committer: &Committer,
     token: &LeaseToken,
     pieces: &[Piece],
 ) -> Result<Vec<Transition>, Error> {
     loop {
-        let answers: Vec<_> =
-            pieces.iter().map(|piece| committer.apply(token.job, piece.command(token))).collect();
+        let commands = pieces.iter().map(|piece| piece.command(token)).collect();
+        let answers = committer.apply_together(token.job, commands);
         let mut transient = None;
         let mut steps = Vec::with_capacity(pieces.len());
         for answer in answers {

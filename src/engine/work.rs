@@ -3,6 +3,7 @@
 use super::emission::Frame;
 use super::hub::Change;
 use super::leases::{Directive, Order};
+use super::output::Trailer;
 use super::sent::SentCheckpoint;
 use super::{Engine, Error};
 use crate::job::{Command, Failure, LeaseEnd, LeaseToken, LogLine, Metrics, Progress, Refusal, State};
@@ -103,19 +104,32 @@ impl Engine {
         self.report(token, Some(Progress { stage: name, ..live.progress }), Metrics::new())
     }
 
-    /// Records where an attempt is, behind all that it has sent, and waits until that is durable.
-    pub async fn checkpoint(&self, token: &LeaseToken, data: Bytes, output_bytes: u64) -> Result<(), Error> {
-        let checkpoint = Some(SentCheckpoint { number: None, output_bytes, data });
-        let emission = self.emission(token)?;
-        emission.take(Frame { checkpoint, ..Default::default() }).await?;
-        emission.flush().await
+    /// Takes the next bytes of an attempt's main output and records where it is, behind that and all else that it has sent; waits
+    /// until all of it is durable, which the last of those bytes and the record become in one commit.
+    pub async fn checkpoint(
+        &self,
+        token: &LeaseToken,
+        output: Bytes,
+        data: Bytes,
+        output_bytes: u64,
+    ) -> Result<(), Error> {
+        let shared = self.shared();
+        let sent = shared.leases.output(token, shared.clock.now())?;
+        {
+            let _turn = sent.turn().await;
+            let present = sent.next("")?.0 + output.len() as u64;
+            let checkpoint = sent.admit(SentCheckpoint { number: None, output_bytes, data }, present)?;
+            let behind = Trailer { checkpoint, ..Default::default() };
+            sent.append(shared.committer(), token, "", output, behind).await?;
+        }
+        sent.flush().await
     }
 
     /// Takes the next bytes of an attempt's output. Waits only where too much of it is not durable yet.
     pub async fn append_output(&self, token: &LeaseToken, channel: &str, data: Bytes) -> Result<(), Error> {
         let shared = self.shared();
         let output = shared.leases.output(token, shared.clock.now())?;
-        output.append(shared.committer(), token, channel, data).await
+        output.append(shared.committer(), token, channel, data, Trailer::default()).await
     }
 
     /// Records lines of an attempt's log, `offset` of which were sent before.

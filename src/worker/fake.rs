@@ -187,7 +187,16 @@ impl JobSource for Fake {
         lines.into_iter().zip(offset..).try_for_each(|(line, offset)| self.say(Said::Log(offset, line)))
     }
 
-    async fn checkpoint(&self, _: &LeaseToken, data: Bytes, output_bytes: u64) -> Result<(), Error> {
+    async fn checkpoint(
+        &self,
+        token: &LeaseToken,
+        output: Bytes,
+        data: Bytes,
+        output_bytes: u64,
+    ) -> Result<(), Error> {
+        if !output.is_empty() {
+            self.append_output(token, "", output).await?;
+        }
         self.say(Said::Checkpoint(String::from_utf8_lossy(&data).into_owned(), output_bytes))
     }
 

@@ -211,19 +211,34 @@ impl Context {
     /// there is one, is given `data`, of at most 256 KiB, and goes on behind the first `output_bytes` of the main output, which are
     /// at most [as many as there are](Self::output_bytes); they end with a whole character. A later checkpoint takes its place.
     pub async fn checkpoint(&self, data: impl Into<Bytes>, output_bytes: u64) -> Result<(), Failure> {
-        let data = data.into();
-        let unfit = |text: String| Err(Failure::new(reason::HANDLER_ERROR, text).permanent());
-        if data.len() > CHECKPOINT_BYTES_MAX {
-            return unfit(format!(
-                "a checkpoint is {} bytes; the limit is {CHECKPOINT_BYTES_MAX}",
-                data.len()
-            ));
-        }
         let present = self.output_bytes();
         if output_bytes > present {
-            return unfit(format!("a checkpoint keeps {output_bytes} bytes of output; there are {present}"));
+            let text = format!("a checkpoint keeps {output_bytes} bytes of output; there are {present}");
+            return Err(Failure::new(reason::HANDLER_ERROR, text).permanent());
         }
-        self.source.checkpoint(&self.token, data, output_bytes).await.map_err(failure_of)
+        self.record(Bytes::new(), data.into(), output_bytes).await
+    }
+
+    /// Writes to the main output and records where the attempt is behind that, both in one commit as far as the source can: so
+    /// nobody sees output that the next attempt does not know of. All output is kept.
+    pub async fn output_with_checkpoint(
+        &self,
+        text: impl Into<Bytes>,
+        data: impl Into<Bytes>,
+    ) -> Result<(), Failure> {
+        let text = text.into();
+        let present = self.output_bytes() + text.len() as u64;
+        self.record(text, data.into(), present).await?;
+        self.output_bytes.store(present, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn record(&self, output: Bytes, data: Bytes, output_bytes: u64) -> Result<(), Failure> {
+        if data.len() > CHECKPOINT_BYTES_MAX {
+            let text = format!("a checkpoint is {} bytes; the limit is {CHECKPOINT_BYTES_MAX}", data.len());
+            return Err(Failure::new(reason::HANDLER_ERROR, text).permanent());
+        }
+        self.source.checkpoint(&self.token, output, data, output_bytes).await.map_err(failure_of)
     }
 
     /// Writes a line to the job's log; a longer one than 8 KiB is cut.

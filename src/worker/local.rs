@@ -74,8 +74,14 @@ impl JobSource for LocalSource {
         Ok(self.engine.append_log(token, offset, lines).await?)
     }
 
-    async fn checkpoint(&self, token: &LeaseToken, data: Bytes, output_bytes: u64) -> Result<(), Error> {
-        Ok(self.engine.checkpoint(token, data, output_bytes).await?)
+    async fn checkpoint(
+        &self,
+        token: &LeaseToken,
+        output: Bytes,
+        data: Bytes,
+        output_bytes: u64,
+    ) -> Result<(), Error> {
+        Ok(self.engine.checkpoint(token, output, data, output_bytes).await?)
     }
 
     async fn complete(&self, token: &LeaseToken, result: Bytes) -> Result<(), Error> {

@@ -109,7 +109,16 @@ impl JobSource for RemoteSource {
         self.book.append(token, |output| output.push_lines(&lines)).await
     }
 
-    async fn checkpoint(&self, token: &LeaseToken, data: Bytes, output_bytes: u64) -> Result<(), Error> {
+    async fn checkpoint(
+        &self,
+        token: &LeaseToken,
+        output: Bytes,
+        data: Bytes,
+        output_bytes: u64,
+    ) -> Result<(), Error> {
+        if !output.is_empty() {
+            self.append_output(token, "", output).await?;
+        }
         self.book.checkpoint(token, data, output_bytes).await
     }
 

@@ -100,9 +100,15 @@ pub trait JobSource: Send + Sync + 'static {
     /// Records lines of the log, `offset` of which were sent before.
     async fn append_log(&self, token: &LeaseToken, offset: u64, lines: Vec<LogLine>) -> Result<(), Error>;
 
-    /// Records where the attempt is, for the next one, behind all that was appended before; waits until it is durable.
-    /// `output_bytes` of the main output stay valid then.
-    async fn checkpoint(&self, token: &LeaseToken, data: Bytes, output_bytes: u64) -> Result<(), Error>;
+    /// Appends `output` to the main output and records where the attempt is, for the next one, behind that and all that was
+    /// appended before; waits until it is durable. `output_bytes` of the main output stay valid then.
+    async fn checkpoint(
+        &self,
+        token: &LeaseToken,
+        output: Bytes,
+        data: Bytes,
+        output_bytes: u64,
+    ) -> Result<(), Error>;
 
     /// Records success.
     async fn complete(&self, token: &LeaseToken, result: Bytes) -> Result<(), Error>;

@@ -69,6 +69,7 @@ impl<P: Publish> Desk<P> {
                     Err(error) => break error == TryRecvError::Disconnected,
                 }
             };
+            debug_assert!(!waiting.is_open(), "without threads all is sent at once that belongs together");
             if waiting.len() > 0 {
                 let batch = waiting.take();
                 #[cfg(feature = "mutants")]
@@ -184,6 +185,10 @@ fn gather(requests: &Receiver<Request>, waiting: &mut Waiting, last_batch: usize
     loop {
         match requests.try_recv() {
             Ok(request) => waiting.push(request),
+            Err(_) if waiting.is_open() => match requests.recv() {
+                Ok(request) => waiting.push(request),
+                Err(_) => return false,
+            },
             Err(_) if waiting.len() >= last_batch.min(BATCH_MAX) => return true,
             Err(_) => match requests.recv_timeout(COMPANY_WAIT.saturating_sub(began.elapsed())) {
                 Ok(request) => waiting.push(request),

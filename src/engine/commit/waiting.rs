@@ -11,7 +11,8 @@ const BYTES_PER_PLACE: usize = 64 << 10;
 /// How many jobs take a place.
 const JOBS_PER_PLACE: usize = 16;
 /// How many operations one batch takes, so that the first of them does not wait for too many; a submission counts as many
-/// as it has jobs. Reports come first, so that however many jobs are started, those that run can end.
+/// as it has jobs. Reports come first, so that however many jobs are started, those that run can end. It is exceeded only for what
+/// belongs together.
 pub const BATCH_MAX: usize = 1_024;
 
 /// Something to be committed.
@@ -22,6 +23,8 @@ pub struct Request {
     pub answer: Reply,
     /// A client's call has one; a report has none.
     pub place: Option<OwnedSemaphorePermit>,
+    /// The report that comes next is committed with this one, or neither is.
+    pub with_next: bool,
 }
 
 /// Where what comes of an operation goes.
@@ -77,6 +80,11 @@ impl Waiting {
         self.reports.len() + self.calls.len()
     }
 
+    /// Whether something is about to come that belongs to what has.
+    pub fn is_open(&self) -> bool {
+        self.reports.back().is_some_and(|report| report.with_next)
+    }
+
     /// Takes one in.
     pub fn push(&mut self, request: Request) {
         match request.place {
@@ -87,7 +95,11 @@ impl Waiting {
 
     /// Takes the next batch: reports, then calls until they are as much as a batch takes, one of them at least.
     pub fn take(&mut self) -> Vec<Request> {
-        let mut batch: Vec<Request> = self.reports.drain(..self.reports.len().min(BATCH_MAX)).collect();
+        let mut end = self.reports.len().min(BATCH_MAX);
+        while end > 0 && self.reports[end - 1].with_next {
+            end += 1;
+        }
+        let mut batch: Vec<Request> = self.reports.drain(..end).collect();
         let mut taken = 0;
         while let Some(call) = self.calls.pop_front() {
             taken += weight(&call.operation);
@@ -110,7 +122,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     fn request(operation: Operation, place: Option<OwnedSemaphorePermit>) -> Request {
-        Request { operation, answer: Reply::Waiting(oneshot::channel().0), place }
+        Request { operation, answer: Reply::Waiting(oneshot::channel().0), place, with_next: false }
     }
 
     /// A submission of so many jobs, from a client.
@@ -139,6 +151,19 @@ mod tests {
         assert_eq!(weights(&waiting.take()), [1, 1, 1, 1, 1, 1_000]);
         waiting.push(report());
         assert_eq!(weights(&waiting.take()), [1, 1_000]);
+    }
+
+    #[test]
+    fn what_belongs_together_is_in_one_batch() {
+        let mut waiting = Waiting::default();
+        (1..BATCH_MAX).for_each(|_| waiting.push(report()));
+        waiting.push(Request { with_next: true, ..report() });
+        assert!(waiting.is_open());
+        waiting.push(report());
+        waiting.push(report());
+
+        assert!(!waiting.is_open());
+        assert_eq!((waiting.take().len(), waiting.take().len()), (BATCH_MAX + 1, 1));
     }
 
     #[test]

@@ -247,9 +247,8 @@ impl Batch<'_> {
             return Ok(());
         }
         let context = self.asking.context;
-        context.output(std::mem::take(&mut self.lines)).await?;
         let tally = serde_json::to_vec(&self.tally).expect("a tally can be written");
-        context.checkpoint(tally, context.output_bytes()).await?;
+        context.output_with_checkpoint(std::mem::take(&mut self.lines), tally).await?;
         self.tell()
     }
 
