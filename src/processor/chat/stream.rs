@@ -1,6 +1,7 @@
 //! Server-sent events as providers really send them: bytes in, the data of events out.
 //!
-//! Pure, and bounded in every dimension. Names, ids and retry times of events are skipped, since nothing here depends on them.
+//! Pure, and bounded in every dimension. Names, ids and retry times of events are skipped, since nothing here depends on them,
+//! and so are events that say nothing: some servers show by them that they are there.
 
 /// Bytes of one line, and of one event's data: no token is as long, and an answer that is sent whole fits.
 pub const EVENT_BYTES_MAX: usize = 4 << 20;
@@ -50,7 +51,7 @@ impl Reader {
     /// The data of an event that was never ended, where the stream is over: some servers leave its last newlines out.
     pub fn finish(mut self) -> Result<Option<Vec<u8>>, TooLong> {
         let whole = self.end_line()?;
-        Ok(whole.or(self.data).filter(|data| !data.is_empty()))
+        Ok(whole.or(self.data).filter(|data| says_something(data)))
     }
 
     /// Takes the line into account; returns the data of the event that it ends.
@@ -62,7 +63,7 @@ impl Reader {
             _ => &line,
         };
         if line.is_empty() {
-            return Ok(self.data.take());
+            return Ok(self.data.take().filter(|data| says_something(data)));
         }
         let colon = line.iter().position(|byte| *byte == b':');
         let (name, value) = match colon {
@@ -70,87 +71,35 @@ impl Reader {
             None => (line, &[][..]),
         };
         let value = value.strip_prefix(b" ").unwrap_or(value);
-        // Some servers tell an error in a field of that name, which no standard knows.
-        if matches!(name, b"data" | b"error") {
-            let length = self.data.as_ref().map_or(0, Vec::len);
-            if length + value.len() >= EVENT_BYTES_MAX {
-                return Err(TooLong);
-            }
-            match &mut self.data {
-                Some(data) => {
-                    data.push(b'\n');
-                    data.extend_from_slice(value);
-                }
-                None => self.data = Some(value.to_vec()),
-            }
+        match name {
+            b"data" => self.add(value)?,
+            // Some servers tell an error in a field of that name, which no standard knows, and not in an object of its own.
+            b"error" => self.add(&[b"{\"error\":", value, b"}"].concat())?,
+            _ => {}
         }
         Ok(None)
     }
+
+    /// Adds a line to the data of the event.
+    fn add(&mut self, value: &[u8]) -> Result<(), TooLong> {
+        let length = self.data.as_ref().map_or(0, Vec::len);
+        if length + value.len() >= EVENT_BYTES_MAX {
+            return Err(TooLong);
+        }
+        match &mut self.data {
+            Some(data) => {
+                data.push(b'\n');
+                data.extend_from_slice(value);
+            }
+            None => self.data = Some(value.to_vec()),
+        }
+        Ok(())
+    }
+}
+
+fn says_something(data: &[u8]) -> bool {
+    !data.trim_ascii().is_empty()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use rstest::rstest;
-
-    fn read(chunks: &[&[u8]]) -> Vec<String> {
-        let (mut reader, mut events) = (Reader::default(), Vec::new());
-        for chunk in chunks {
-            reader.read(chunk, &mut events).unwrap();
-        }
-        events.extend(reader.finish().unwrap());
-        events.into_iter().map(|event| String::from_utf8_lossy(&event).into_owned()).collect()
-    }
-
-    #[rstest]
-    #[case("data: a\n\ndata: b\n\n", &["a", "b"])]
-    #[case("data: a\r\n\r\ndata: b\r\n\r\n", &["a", "b"])]
-    #[case("data: a\r\rdata: b\r\r", &["a", "b"])]
-    #[case(": comment\n\n:\n\ndata:a\n\n", &["a"])]
-    #[case("\u{feff}data: a\n\n", &["a"])]
-    #[case("data: {\ndata: }\n\n", &["{\n}"])]
-    #[case("data: [DONE]", &["[DONE]"])]
-    #[case("data: a\n", &["a"])]
-    #[case("event: x\nid: 1\nretry: 5\nunknown\ndata: a\n\n", &["a"])]
-    #[case("error: {}\n\n", &["{}"])]
-    #[case("data:  two\n\n", &[" two"])]
-    #[case("data: 日本語 🦀\n\n", &["日本語 🦀"])]
-    #[case("\n\n\n", &[])]
-    #[case("", &[])]
-    fn events_are_read_however_their_bytes_are_split(#[case] text: &str, #[case] expected: &[&str]) {
-        let bytes = text.as_bytes();
-
-        for end in 0..=bytes.len() {
-            for middle in 0..=end {
-                let chunks = [&bytes[..middle], &bytes[middle..end], &bytes[end..]];
-                assert_eq!(read(&chunks), expected, "split at {middle} and {end}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_line_without_an_end_and_an_event_without_an_end_are_refused() {
-        let long = vec![b'x'; EVENT_BYTES_MAX + 1];
-        let lines =
-            "data: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n".repeat(1 << 16);
-
-        for bytes in [long.as_slice(), lines.as_bytes()] {
-            assert_eq!(Reader::default().read(bytes, &mut Vec::new()), Err(TooLong));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_mean_the_same_in_one_piece_and_in_many(
-            bytes in prop::collection::vec(prop_oneof![
-                Just(b'\n'), Just(b'\r'), Just(b':'), Just(b' '), Just(b'd'), Just(b'a'), Just(b't'), any::<u8>()
-            ], 0..200),
-            size in 1usize..9,
-        ) {
-            let pieces: Vec<&[u8]> = bytes.chunks(size).collect();
-
-            prop_assert_eq!(read(&[&bytes]), read(&pieces));
-        }
-    }
-}
+mod tests;
