@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-const SECRET: &str = "sk-very-secret";
+pub(super) const SECRET: &str = "sk-very-secret";
 
 /// A provider that gives each of these answers once, byte for byte, and remembers what it was asked.
 struct Stub {
@@ -41,7 +41,7 @@ impl Stub {
 }
 
 /// Reads one request, whole.
-async fn request(stream: &mut TcpStream) -> String {
+pub(super) async fn request(stream: &mut TcpStream) -> String {
     let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -57,7 +57,7 @@ async fn request(stream: &mut TcpStream) -> String {
     }
 }
 
-fn provider(url: &str) -> Provider {
+pub(super) fn provider(url: &str) -> Provider {
     Provider {
         kind: KIND.into(),
         url: url.to_owned(),
@@ -106,7 +106,7 @@ async fn said_of(answer: Vec<String>) -> Vec<Said> {
     said_by(provider(&stub.url), r#"{"prompt": "Hi", "max_tokens": 10}"#).await
 }
 
-fn output(said: &[Said], channel: &str) -> String {
+pub(super) fn output(said: &[Said], channel: &str) -> String {
     let text = |said: &Said| match said {
         Said::Output(into, text) if into == channel => Some(text.clone()),
         _ => None,
