@@ -159,6 +159,10 @@ impl JobSource for RemoteSource {
         self.book.end(token, messages::released(token)).await
     }
 
+    async fn rest(&self) {
+        self.book.rest();
+    }
+
     async fn drain(&self) {
         self.book.drain();
         // What is not taken back by then is when its lease ends.

@@ -7,8 +7,8 @@ mod emit;
 mod said;
 mod work;
 
-use super::Identity;
 use super::output::Output;
+use super::{Identity, messages};
 use crate::engine::Order;
 use crate::job::limits::METRICS_MAX;
 use crate::job::{LeaseToken, Metrics, Progress};
@@ -51,6 +51,8 @@ struct Pages {
     credit_due: bool,
     /// How many the present stream has brought.
     received: i64,
+    /// No jobs are wanted until some are asked for again.
+    resting: bool,
     draining: bool,
     drain_due: bool,
     arrived: VecDeque<LeasedJob>,
@@ -142,6 +144,7 @@ impl Book {
             }
             // Those that have come and were not taken have a place of their own.
             pages.wanted = count.saturating_sub(pages.arrived.len());
+            pages.resting = false;
             pages.credit_due = true;
         }
         self.to_say.notify_one();
@@ -159,14 +162,24 @@ impl Book {
         }
     }
 
+    /// Wants no jobs until some are asked for again; gives back those that have come and were not taken, and those that are on
+    /// their way.
+    pub fn rest(&self) {
+        let mut pages = self.pages.lock();
+        pages.resting = true;
+        pages.wanted = 0;
+        pages.credit_due = pages.kinds.is_some();
+        pages.give_back_arrived();
+        drop(pages);
+        self.to_say.notify_one();
+    }
+
     /// Wants no more jobs; gives back those that have come and were not taken.
     pub fn drain(&self) {
         let mut pages = self.pages.lock();
         pages.draining = true;
         pages.drain_due = true;
-        for job in std::mem::take(&mut pages.arrived) {
-            pages.give_back(&job.token);
-        }
+        pages.give_back_arrived();
         drop(pages);
         self.to_say.notify_one();
     }
@@ -257,11 +270,22 @@ impl Pages {
         }
     }
 
+    /// Gives back the jobs that have come and were not taken.
+    fn give_back_arrived(&mut self) {
+        for job in std::mem::take(&mut self.arrived) {
+            self.give_back(&job.token);
+        }
+    }
+
     /// Gives back a job that nobody has taken.
     fn give_back(&mut self, token: &LeaseToken) {
+        let message = match self.draining {
+            true => messages::released(token),
+            false => messages::given_back(token, "no jobs are wanted now".to_owned(), None),
+        };
         if let Some(held) = self.held.get_mut(token) {
             held.untaken = true;
-            held.end = Some(End { message: super::messages::released(token), sent: false, waiter: None });
+            held.end = Some(End { message, sent: false, waiter: None });
         }
         self.speak(token);
     }

@@ -117,7 +117,7 @@ impl Book {
         pages.received += 1;
         pages.wanted = pages.wanted.saturating_sub(1);
         pages.held.insert(token, Held::new(orders, assignment.output_offset));
-        if pages.draining {
+        if pages.draining || pages.resting {
             pages.give_back(&token);
         } else {
             pages.arrived.push_back(LeasedJob { assignment, token, orders: receiver });
