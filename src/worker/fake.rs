@@ -48,6 +48,8 @@ struct Inner {
     said: Mutex<Vec<(Instant, Said)>>,
     /// How many jobs each call to lease asked for.
     asked: Mutex<Vec<usize>>,
+    /// How often it was to rest.
+    rests: Mutex<usize>,
     news: Notify,
 }
 
@@ -113,6 +115,10 @@ impl Fake {
 
     pub fn asked(&self) -> Vec<usize> {
         self.0.asked.lock().clone()
+    }
+
+    pub fn rests(&self) -> usize {
+        *self.0.rests.lock()
     }
 
     /// How a job ended, once it has.
@@ -222,5 +228,9 @@ impl JobSource for Fake {
 
     async fn interrupt(&self, _: &LeaseToken) -> Result<(), Error> {
         self.say_end(Said::Interrupted)
+    }
+
+    async fn rest(&self) {
+        *self.0.rests.lock() += 1;
     }
 }

@@ -63,4 +63,34 @@ mod tests {
 
         assert_eq!(start.elapsed(), Duration::from_secs(30));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_that_grows_while_its_end_is_waited_for_is_waited_for_whole() {
+        let (gate, start) = (Gate::default(), Instant::now());
+        gate.opened().await;
+
+        gate.close(Duration::from_secs(10));
+        let longer = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            gate.clone().close(Duration::from_secs(20));
+        };
+        tokio::join!(gate.opened(), longer);
+
+        assert_eq!(start.elapsed(), Duration::from_secs(25));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_that_is_over_is_none_and_the_next_one_is() {
+        let (gate, start) = (Gate::default(), Instant::now());
+        gate.close(Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+
+        let again = async {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            gate.close(Duration::from_secs(1));
+        };
+        tokio::join!(gate.closed(), again);
+
+        assert_eq!(start.elapsed(), Duration::from_secs(5));
+    }
 }

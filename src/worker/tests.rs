@@ -443,3 +443,20 @@ async fn behind_a_closed_gate_jobs_wait_and_what_runs_goes_on() {
     let ends: Vec<_> = source.times().iter().map(|time| time.duration_since(start).as_secs()).collect();
     assert_eq!(ends, [1, 31]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_source_rests_once_for_each_time_that_the_gate_closes_while_jobs_are_waited_for() {
+    let (source, gate) = (Fake::default(), Gate::default());
+    let registry = Registry::default().with("work", Does(|_| std::future::ready(done())));
+    let _pool = Pool::start_behind(gate.clone(), source.clone(), registry, 2);
+    settle().await;
+
+    for pauses in 1..=3 {
+        gate.close(Duration::from_secs(30));
+        settle().await;
+        assert_eq!((source.rests(), source.asked().len()), (pauses, pauses));
+        gate.opened().await;
+        settle().await;
+        assert_eq!((source.rests(), source.asked().len()), (pauses, pauses + 1), "it is asked again");
+    }
+}

@@ -15,6 +15,7 @@ mod output;
 mod random;
 mod ready;
 mod recovery;
+mod rests;
 mod seen;
 mod stopped;
 mod unknown;

@@ -1,6 +1,7 @@
 //! The source against a server that breaks, is silent, refuses, and comes back.
 
 mod far;
+mod releases;
 
 use super::*;
 use crate::worker::{Context, Handler, Pool, Registry};
