@@ -1,19 +1,15 @@
 """What the processor `chat` does when, and what is left of it, on a provider's bad days: most of them are llmock's."""
 
-import http.server
 import json
-import os
 import pathlib
-import shutil
-import socket
-import threading
+import queue
 import time
 
 import chat
 import pytest
 from chat import changes, details, fail, result, start, succeed
 from client import Job, history, rendered, status, watch
-from conftest import TOOLS, cannot_run_here, until
+from conftest import WAIT, until
 
 KEY = "sk-this-is-not-to-be-seen-anywhere"
 SOON = {"retryPolicy": {"initialInterval": "0.1s"}}
@@ -27,20 +23,9 @@ ABOUT = 0.95
 
 @pytest.fixture(scope="module")
 def mock(tmp_path_factory):
-    program = shutil.which("llmock", path=f"{TOOLS}{os.pathsep}{os.environ['PATH']}") or cannot_run_here("there is no llmock")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("mock")
-    command = [program, "serve", "--port", port, "--stream-chunk-delay-ms", 5]
-    mock = chat.Process(folder, "mock", "sh", "-c", f'echo http://127.0.0.1:{port}; exec "$@"', "sh", *command)
-    until(lambda: listens(port), "a mock that listens")
+    mock = chat.mock(tmp_path_factory.mktemp("mock"))
     yield mock
     mock.close()
-
-
-def listens(port):
-    with socket.socket() as tried:
-        return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +70,9 @@ def test_a_provider_that_names_a_time_is_left_alone_for_it_and_no_attempt_counts
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_provider_that_names_no_time_is_left_alone_for_a_growing_one(tmp_path, status):
-    with Curt(status, 2) as provider:
+def test_a_provider_that_names_no_time_is_left_alone_for_a_growing_one(tmp_path, monkeypatch, status):
+    monkeypatch.setattr(Curt, "refusals", [status] * 2)
+    with chat.Stub(Curt) as provider:
         server = chat.serve(tmp_path, curt={"url": provider.url})
 
         messages, final = succeed(server, start(server, "curt", options=ONCE))
@@ -99,35 +85,16 @@ def test_a_provider_that_names_no_time_is_left_alone_for_a_growing_one(tmp_path,
     assert second - first >= ABOUT * 0.5 and third - second >= ABOUT * 1
 
 
-class Curt(http.server.ThreadingHTTPServer):
-    """A provider that refuses some requests without a word about when to come again, and knows no streams."""
+class Curt(chat.Answers):
+    """Refuses some requests without a word about when to come again, and knows no streams."""
 
-    def __init__(self, status, times):
-        super().__init__(("127.0.0.1", 0), CurtAnswers)
-        self.url, self.times = f"http://127.0.0.1:{self.server_port}/v1", []
-        self.refusals = [status] * times
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+    refusals = []
 
-    def __exit__(self, *error):
-        self.shutdown()
-        super().__exit__(*error)
-
-
-class CurtAnswers(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        self.server.times.append(time.monotonic())
-        self.rfile.read(int(self.headers["Content-Length"]))
-        status = self.server.refusals.pop() if self.server.refusals else 200
+    def answer(self, _):
+        status = self.refusals.pop() if self.refusals else 200
+        self.begin("application/json", status)
         message = {"role": "assistant", "content": "At last, in one piece."}
-        body = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]} if status == 200 else {})
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, *_):
-        """Says nothing on standard error."""
+        self.wfile.write(json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]} if status == 200 else {}).encode())
 
 
 def test_all_jobs_of_a_provider_wait_while_it_does_not_answer(server, mock, bad_day):
@@ -144,6 +111,49 @@ def test_all_jobs_of_a_provider_wait_while_it_does_not_answer(server, mock, bad_
     assert (refused["status"], len(answered)) == (503, 5)
     paused = [one for one in answered if one["started_at"] - refused["ended_at"] >= ABOUT * 2]
     assert len(paused) == 4, "only the other provider's job was not held back"
+
+
+def test_a_provider_that_is_down_holds_up_its_own_jobs_alone(server, mock, bad_day):
+    bad_day({"type": "fail", "status": 503, "times": None})
+    jobs = [start(server, "again", f"Question {n}.", ONCE) for n in range(6)]
+    until(lambda: requests(mock), "a first refusal")
+
+    other = start(server, "simulate")
+    until(lambda: status(server, other).state == Job.SUCCEEDED, "a job of another kind")
+
+    assert not any(status(server, job).state == Job.SUCCEEDED for job in jobs)
+    mock.ask("/_llmock/reset", {})
+    for job in jobs:
+        succeed(server, job)
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_what_no_repeat_can_help_is_asked_once(server, mock, bad_day, status):
+    bad_day({"type": "fail", "status": status, "times": None})
+
+    _, final = fail(server, start(server, "again", options=SOON))
+
+    assert (final.failure.reason, final.failure.permanent) == ("PROVIDER_REFUSED", True)
+    assert details(final.failure)["status"] == status
+    assert len(requests(mock)) == 1
+
+
+def test_an_accident_of_the_provider_is_another_attempt(server, mock, bad_day):
+    bad_day({"type": "fail", "status": 500})
+
+    messages, final = succeed(server, start(server, "again", options=SOON))
+
+    assert ("RETRYING", "PROVIDER_ERROR") in changes(messages)
+    assert (final.attempt, len(requests(mock))) == (2, 2)
+
+
+def test_a_first_token_may_take_longer_than_the_next(server, mock, bad_day):
+    bad_day({"type": "slow_first_token", "seconds": 1.5})
+
+    _, final = succeed(server, start(server, "again", options=SOON))
+
+    assert (final.attempt, len(requests(mock))) == (1, 1)
+    assert final.metrics["seconds_to_first_token"] > 1, "the limit of a pause amid the answer"
 
 
 def test_an_account_without_money_is_not_asked_again(server, mock, bad_day):
@@ -211,3 +221,37 @@ def test_a_job_that_is_cancelled_while_the_provider_rests_is_not_asked_for(serve
     succeed(server, start(server, "again", "The next one."))
     assert len(requests(mock)) == 2
     assert result(status(server, job)) is None
+
+
+class Endless(chat.Answers):
+    """Says one word, waits until somebody hangs up, and notes when that was."""
+
+    def answer(self, _):
+        self.begin("text/event-stream")
+        self.event({"choices": [{"delta": {"content": "Well"}}]})
+        self.connection.settimeout(WAIT)
+        try:
+            gone = self.connection.recv(1) == b""
+        except ConnectionResetError:
+            gone = True
+        if gone:
+            self.server.hung_up.put(time.monotonic())
+
+
+def test_a_cancel_hangs_up_within_a_second(tmp_path):
+    with chat.Stub(Endless) as provider:
+        provider.hung_up = queue.Queue()
+        server = chat.serve(tmp_path, endless={"url": provider.url})
+
+        took = []
+        # One of three: what a busy machine adds to one of them says nothing about what was done.
+        while len(took) < 3 and not any(seconds < 1 for seconds in took):
+            job = start(server, "endless")
+            chat.first_word(server, job)
+            chat.cancel(server, job)
+            answered = time.monotonic()
+            took.append(provider.hung_up.get(timeout=WAIT) - answered)
+            assert changes(watch(server, job))[-1] == ("CANCELLED", "WORKER_STOPPED")
+        server.stop()
+
+    assert min(took) < 1, took

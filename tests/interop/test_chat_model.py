@@ -3,12 +3,13 @@
 import os
 import re
 import subprocess
+import time
 
 import chat
 import pytest
 from chat import fail, result, stages, start, succeed
-from client import states, status
-from conftest import BINARY, cannot_run_here
+from client import Job, states, status, watch
+from conftest import BINARY, until
 from longhaul.v1 import job_service_pb2
 
 CONTEXT = 1024
@@ -19,11 +20,7 @@ ALWAYS_THE_SAME = {"temperature": 0, "seed": 7}
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    if subprocess.run([chat.PYTHON, "-c", "import xllamacpp"], capture_output=True).returncode:
-        cannot_run_here("there is no xllamacpp")
-    folder = tmp_path_factory.mktemp("model")
-    arguments = ["--port", 0, "--slots", SLOTS, "--context", CONTEXT, "--batch", 32]
-    model = chat.Process(folder, "model", chat.PYTHON, chat.MODEL, *arguments)
+    model = chat.model(tmp_path_factory.mktemp("model"), "--slots", SLOTS, "--context", CONTEXT, "--batch", 32)
     yield model
     model.close()
 
@@ -110,6 +107,41 @@ def test_who_asks_for_another_model_learns_which_there_are(server):
 
     assert final.failure.message == 'model is "gpt-9"; it must be one of smollm2'
     assert (final.failure.permanent, final.attempt) == (True, 1)
+
+
+def test_a_cancel_frees_the_slot_of_the_model_within_a_second(server, model):
+    took = []
+    # One of three: what a busy machine adds to one of them says nothing about what was done.
+    while len(took) < 3 and not any(seconds < 1 for seconds in took):
+        job = start(server, "endless", "Tell me a story.")
+        until(lambda: busy(model) == 1, "a busy slot")
+        chat.cancel(server, job)
+        answered = time.monotonic()
+        until(lambda: busy(model) == 0, "a free slot")
+        took.append(time.monotonic() - answered)
+        until(lambda: status(server, job).state == Job.CANCELLED, "CANCELLED")
+
+    assert min(took) < 1, took
+
+
+def test_a_prompt_that_is_too_long_fails_for_good_with_the_servers_words(server):
+    _, final = fail(server, start(server, "small", "word " * 2 * CONTEXT))
+
+    assert (final.attempt, final.failure.permanent, final.failure.reason) == (1, True, "PROVIDER_REFUSED")
+    assert "context" in final.failure.message
+
+
+def test_ten_jobs_on_two_slots_wait_in_line_and_finish(server):
+    # The first two have the slots for long enough.
+    jobs = [start(server, "small", max_tokens=40 if number < SLOTS else 5, seed=number) for number in range(10)]
+    place = status(server, jobs[-1]).queue_position
+    running = [status(server, job).state == Job.RUNNING for job in jobs]
+    waits = [message.queue_update.position for message in watch(server, jobs[-1]) if message.HasField("queue_update")]
+
+    assert sum(running) <= SLOTS
+    assert 1 <= place <= 8 and waits == sorted(waits, reverse=True)
+    for job in jobs:
+        succeed(server, job)
 
 
 def test_the_example_shows_what_its_readme_says(model):

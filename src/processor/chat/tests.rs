@@ -314,8 +314,13 @@ async fn a_provider_that_is_busy_is_left_alone_for_as_long_as_it_asks() {
     assert_eq!(start.elapsed().as_secs(), 7, "measured from the refusal on");
 }
 
+#[rstest::rstest]
+#[case::before_the_answer("")]
+#[case::amid_the_answer(
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: {\"choices\":[{\"delta\":{\"content\":\"One\"}}]}\n\n"
+)]
 #[tokio::test]
-async fn a_job_that_is_cancelled_lets_go_of_its_connection() {
+async fn a_job_that_is_cancelled_lets_go_of_its_connection(#[case] beginning: &str) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let source = Fake::default();
@@ -325,6 +330,10 @@ async fn a_job_that_is_cancelled_lets_go_of_its_connection() {
     let _pool = Pool::start(source.clone(), registry, 1);
     let (mut stream, _) = listener.accept().await.unwrap();
     request(&mut stream).await;
+    stream.write_all(beginning.as_bytes()).await.unwrap();
+    while !beginning.is_empty() && output(&source.said(), "").is_empty() {
+        tokio::task::yield_now().await;
+    }
 
     orders.send(crate::engine::Order::Cancel { grace: Duration::from_secs(10) }).unwrap();
 
