@@ -181,6 +181,15 @@ def until(condition, what):
     pytest.fail(f"{what} has not happened within {WAIT} s")
 
 
+def quickest(measure, enough):
+    """The shortest time that something took, in seconds, of up to three where none of them is short enough: what a busy machine
+    adds to one says nothing about what was done."""
+    took = [measure()]
+    while min(took) >= enough and len(took) < 3:
+        took.append(measure())
+    return min(took)
+
+
 def run(*command, succeeds=True, **options):
     """Runs a program of the virtual environment, and returns what it printed."""
     done = subprocess.run(
