@@ -1,6 +1,7 @@
 //! The load, in its own process: so many callers on so many connections, each with one call at a time.
 
 use crate::calls::{self, Call};
+use crate::chat::{self, Chats};
 use crate::crowd::{self, Crowd};
 use crate::json;
 use crate::lives::{self, Lives};
@@ -43,6 +44,8 @@ pub enum Load {
     Workers(Workers),
     /// Programs as workers.
     Programs(Programs),
+    /// Answers of a provider.
+    Chats(Chats),
 }
 
 /// Calls of one kind.
@@ -86,6 +89,7 @@ async fn measure(order: Load) -> anyhow::Result<String> {
         Load::Watchers(order) => serde_json::to_string(&watchers::run(order).await?),
         Load::Workers(order) => serde_json::to_string(&workers::run(order).await?),
         Load::Programs(order) => serde_json::to_string(&programs::run(order).await?),
+        Load::Chats(order) => serde_json::to_string(&chat::run(order).await?),
         Load::Crowd(order) => serde_json::to_string(&crowd::run(order).await?),
         Load::Stalled(order) => serde_json::to_string(&stalled::run(order).await?),
     }?)

@@ -4,6 +4,7 @@
 //! program in another role. What is measured and how it is read is told in benches/README.md.
 
 mod calls;
+mod chat;
 mod collector;
 mod crowd;
 mod disk;
@@ -15,6 +16,7 @@ mod load;
 mod measure;
 mod process;
 mod programs;
+mod provider;
 mod queue;
 mod redis;
 mod report;
@@ -37,7 +39,7 @@ struct Options {
     #[arg(long)]
     quick: bool,
     /// Measure only these: start, alone, status, lives, watchers, stalled, batch, queue, prune,
-    /// workers, programs, http, traces, crowd
+    /// workers, programs, http, traces, crowd, chat
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     only: Vec<String>,
     /// How often each pair is measured; ratios are medians over the rounds

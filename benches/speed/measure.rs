@@ -75,6 +75,9 @@ pub fn all(options: &Options) -> anyhow::Result<()> {
     if options.wants("programs") {
         run.programs(&mut report)?;
     }
+    if options.wants("chat") {
+        run.chat(&mut report)?;
+    }
     report.print();
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The processes of a run: how each is started, told what to do, and ended.
 
 use crate::load::Load;
-use crate::{collector, echo, handlers, load, programs};
+use crate::{collector, echo, handlers, load, programs, provider};
 use anyhow::{Context as _, ensure};
 use longhaul::cli::serve;
 use serde::de::DeserializeOwned;
@@ -25,6 +25,8 @@ pub enum Role {
     Handlers(PathBuf),
     /// A collector of traces.
     Collector,
+    /// A provider of answers.
+    Provider,
     /// A program that a worker runs.
     Program,
     /// Whoever calls; it prints what it measured as one line of JSON.
@@ -37,6 +39,7 @@ pub fn play(role: &str) -> anyhow::Result<()> {
         Role::Echo => serve::runtime(WORKER_THREADS)?.block_on(echo::serve()),
         Role::Handlers(folder) => serve::runtime(WORKER_THREADS)?.block_on(handlers::serve(folder)),
         Role::Collector => serve::runtime(WORKER_THREADS)?.block_on(collector::serve()),
+        Role::Provider => serve::runtime(WORKER_THREADS)?.block_on(provider::serve()),
         Role::Program => programs::program(),
         Role::Load(order) => load::run(order),
     }
@@ -63,6 +66,11 @@ impl Server {
     /// A collector of traces.
     pub fn collector() -> anyhow::Result<Self> {
         Self::spawn(&mut myself(&Role::Collector)?)
+    }
+
+    /// A provider of answers.
+    pub fn provider() -> anyhow::Result<Self> {
+        Self::spawn(&mut myself(&Role::Provider)?)
     }
 
     /// The built longhaul, whose jobs wait for a worker that never comes.
