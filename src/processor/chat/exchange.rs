@@ -20,6 +20,8 @@ const ANSWER_BYTES_MAX: usize = 512 << 20;
 const ERROR_BYTES_MAX: usize = 64 << 10;
 /// How long an error's own text is waited for: its status says enough.
 const ERROR_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the end of an answer may take behind its last word.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes of a name that a provider gives.
 const NAME_BYTES_MAX: usize = 256;
 
@@ -136,6 +138,8 @@ impl<'a, A: Audience> Exchange<'a, A> {
             if !events.is_empty() {
                 for event in events.drain(..) {
                     if event == b"[DONE]" {
+                        // Nobody waits for the end; but until it is read, the connection is of no use to the next question.
+                        tokio::spawn(tokio::time::timeout(END_TIMEOUT, ended(response)));
                         return Ok(());
                     }
                     self.take_piece(&event).await?;
@@ -274,6 +278,11 @@ impl<'a, A: Audience> Exchange<'a, A> {
             OnBreak::Fail | OnBreak::Retry => failure,
         }
     }
+}
+
+/// Reads the end of an answer; where there is more instead, its connection is closed.
+async fn ended(mut response: Response) {
+    let _ = response.chunk().await;
 }
 
 /// An error with its causes, and without the address, which the server's settings have.

@@ -341,6 +341,38 @@ async fn a_job_that_is_cancelled_lets_go_of_its_connection(#[case] beginning: &s
     assert_eq!(source.end().await, Said::Stopped);
 }
 
+#[tokio::test]
+async fn a_connection_outlives_an_answer_whose_end_is_late() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let source = Fake::default();
+    let registry =
+        Registry::default().with(KIND, Chat::new(Arc::new(provider(&url)), Gate::default()).unwrap());
+    let _first = source.offer(KIND, r#"{"prompt": "Hi"}"#, 1);
+    let _pool = Pool::start(source.clone(), registry, 1);
+    let (mut stream, _) = listener.accept().await.unwrap();
+    request(&mut stream).await;
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let answer = format!("{head}{:x}\r\n{ANSWER}\r\n", ANSWER.len());
+    stream.write_all(answer.as_bytes()).await.unwrap();
+    source.end().await;
+
+    stream.write_all(b"0\r\n\r\n").await.unwrap();
+    let _second = source.offer(KIND, r#"{"prompt": "And you?"}"#, 1);
+    // It may be asked over a new one, where the end has not come by then.
+    let asked_elsewhere = async {
+        let (mut other, _) = listener.accept().await.unwrap();
+        request(&mut other).await
+    };
+    tokio::select! {
+        _ = stream.readable() => {}
+        _ = asked_elsewhere => {}
+    }
+
+    let read = stream.try_read(&mut [0; 16]);
+    assert!(!matches!(read, Ok(0)), "the first connection is closed");
+}
+
 #[rstest::rstest]
 #[case(r#"{}"#, "prompt or messages")]
 #[case(r#"{"prompt": " "}"#, "prompt is empty")]
