@@ -84,7 +84,9 @@ impl Http {
             return ai::answer(&self.api, &self.ai_kind, call, ticket, &parts, body).await;
         }
         if let Some((call, name)) = routes::find(pages::ROUTES, method, path)? {
-            return pages::answer(&self.api, &self.token, &self.overviews, call, name, &parts, body).await;
+            let page = pages::answer(&self.api, &self.token, &self.overviews, call, name, &parts, body);
+            // It takes more room than the calls of the API, which would all have to have it.
+            return Box::pin(page).await;
         }
         Err(Problem::nothing())
     }
