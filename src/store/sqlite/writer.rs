@@ -26,7 +26,7 @@ const NOTE_TIME: Duration = Duration::from_secs(1);
 pub struct Writer {
     pub(super) connection: Connection,
     pub(super) keeper: Keeper,
-    room: Room,
+    pub(super) room: Room,
     pub(super) requests: Requests,
     /// The last id that was given.
     pub(super) last_ordinal: i64,
@@ -223,9 +223,6 @@ impl Writer {
             return Ok(Err(Rejection::Active));
         }
         let spec = Spec::again(&snapshot, retry.request.clone(), retry.trace.clone());
-        if let Err(full) = self.room.check(&self.connection, self.counters.waiting(), 1, spec.input.len()) {
-            return Ok(Err(full));
-        }
         let output = retry.output.as_ref();
         let output = output.filter(|output| snapshot.job.checkpoint() == Some(output.len() as u64));
         let kept = match output.map(|output| (output, rows::load_checkpoint(&self.connection, &snapshot.job)))
@@ -237,6 +234,11 @@ impl Writer {
             }
             Some((_, Err(error))) => return Err(error),
         };
+        let taken_over = kept.as_ref().map_or(0, |(output, checkpoint)| output.len() + checkpoint.len());
+        let bytes = spec.input.len() + taken_over;
+        if let Err(full) = self.room.check(&self.connection, self.counters.waiting(), 1, bytes) {
+            return Ok(Err(full));
+        }
         let mut job = self.create(&spec, retry.chance, now)?;
         if let Some((output, checkpoint)) = kept {
             let step = resume(&job, output, checkpoint);
