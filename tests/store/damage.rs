@@ -128,6 +128,7 @@ fn a_store_that_contradicts_itself_is_refused() {
     let token = dealt.claimed[0].token;
     store.commit(vec![apply(token.job, complete(token))], START).unwrap();
     submit(&store, named("two"));
+    leave_checkpoint(&store, "other");
     drop(store);
 
     for wound in [
@@ -141,6 +142,9 @@ fn a_store_that_contradicts_itself_is_refused() {
         "DELETE FROM jobs WHERE state = 'PENDING'",
         "DELETE FROM specs WHERE ordinal = (SELECT min(ordinal) FROM specs)",
         "DELETE FROM results",
+        "DELETE FROM checkpoints",
+        "UPDATE checkpoints SET ordinal = (SELECT min(ordinal) FROM jobs)",
+        "UPDATE checkpoints SET ordinal = ordinal + 1",
         "UPDATE results SET ordinal = ordinal + 1",
         "UPDATE live SET ordinal = ordinal + 1",
         "DELETE FROM events WHERE sequence = 2",
@@ -166,7 +170,68 @@ fn a_store_that_contradicts_itself_is_refused() {
         assert_eq!(refused.is_err(), is_wounded, "{wound}: {refused:?}");
         assert!(is_wounded || wound.contains("live"), "{wound} changes nothing");
     }
-    assert_eq!(jobs(&open(lived.path()).unwrap()), 2);
+    assert_eq!(jobs(&open(lived.path()).unwrap()), 3);
+}
+
+/// Lets an attempt of this kind record a checkpoint and lose its lease; the job is ready again.
+fn leave_checkpoint(store: &SqliteStore, kind: &str) -> JobId {
+    submit(store, spec(kind));
+    let token = claim(store, kind)[0].token;
+    let commands = [
+        output(token, 0, "hello, world"),
+        checkpoint(token, 1, 5, "at five"),
+        end_lease(token, KEEPER, LeaseEnd::Expired),
+    ];
+    store.commit(commands.map(|command| apply(token.job, command)).into(), START).unwrap();
+    token.job
+}
+
+/// The ready jobs of a kind.
+fn claim(store: &SqliteStore, kind: &str) -> Vec<Claimed> {
+    let claim = Operation::Claim(wish(&[kind], 0..9, true));
+    match store.commit(vec![claim], START).unwrap().remove(0) {
+        Outcome::Claim(dealt) => dealt.claimed,
+        other => panic!("a claim has another outcome: {other:?}"),
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_no_attempt_s_and_costs_its_own_job_alone() {
+    for wound in [
+        "UPDATE checkpoints SET record = CAST(substr(record, 1, 3) || x'00' || substr(record, 5) AS BLOB)",
+        "UPDATE checkpoints SET record = zeroblob(9)",
+        "UPDATE checkpoints SET record = x''",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path()).unwrap();
+        let id = leave_checkpoint(&store, "work");
+        drop(store);
+        let database = Connection::open(folder.path().join("store/longhaul.db")).unwrap();
+        assert_eq!(database.execute(wound, []), Ok(1));
+        drop(database);
+        let store = open(folder.path()).unwrap();
+        submit(&store, named("two"));
+
+        let claimed = claim(&store, "work");
+        let cancelled = store.commit(vec![apply(id, cancel())], START).unwrap().remove(0);
+        let retry = |output| Retry {
+            tenant: DEFAULT_TENANT.into(),
+            job: id,
+            chance: 1,
+            request: None,
+            trace: None,
+            output,
+        };
+        let retried =
+            store.commit(vec![Operation::Retry(retry(Some("hello".into())))], START).unwrap().remove(0);
+
+        // It is set aside, where a client may end it; it is neither begun anew in silence nor given half of what it was.
+        assert_eq!(claimed.iter().filter(|one| one.token.job == id).count(), 0, "{wound}");
+        assert_eq!(claimed.len(), 1, "{wound}: the other one is handed out");
+        assert!(matches!(&cancelled, Outcome::Apply(Ok(step)) if step.job.state == State::Cancelled));
+        assert!(matches!(retried, Outcome::Retry(Err(Rejection::Damaged(_)))), "{wound}: {retried:?}");
+        assert_eq!(store.get(&[id], Parts::FULL).unwrap()[0].as_ref().unwrap().job.checkpoint(), Some(5));
+    }
 }
 
 #[test]
