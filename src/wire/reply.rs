@@ -84,7 +84,7 @@ pub fn durable(token: &LeaseToken, channel: String, durable: Durable) -> proto::
         lease_token: token.to_string(),
         durable_bytes: durable.bytes as i64,
         durable_logs: durable.lines as i64,
-        durable_checkpoints: durable.checkpoints as i64,
+        durable_checkpoints: Some(durable.checkpoints as i64),
         channel,
         ..Default::default()
     }

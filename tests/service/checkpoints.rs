@@ -43,7 +43,7 @@ async fn a_live_and_a_late_watcher_see_the_output_that_stays_and_what_comes_behi
     ok(workers.complete_job(complete(&second.lease_token, Some(9)))).await;
 
     assert_eq!((left(&first), left(&second)), ((&b""[..], 0), (&b"one"[..], 4)));
-    assert_eq!((recorded.durable_bytes, recorded.durable_checkpoints), (7, 1));
+    assert_eq!((recorded.durable_bytes, recorded.durable_checkpoints), (7, Some(1)));
     let live = to_the_end(live).await;
     let late = to_the_end(ok(client.watch_job(watch(&job, 0))).await).await;
     let whole = history(&mut client, &job).await;
@@ -69,7 +69,7 @@ async fn a_checkpoint_outlives_its_server_and_a_repeat_after_that_changes_nothin
     ok(after.release_job(release(&token))).await;
     let next = lease(&mut after).await;
 
-    assert_eq!((repeated.durable_bytes, repeated.durable_checkpoints), (7, 7));
+    assert_eq!((repeated.durable_bytes, repeated.durable_checkpoints), (7, Some(7)));
     assert_eq!(left(&next), (&b"one"[..], 4));
 }
 
@@ -92,7 +92,7 @@ async fn what_a_checkpoint_cannot_be_is_refused_with_the_limit_and_takes_nothing
     assert_eq!((told["output_bytes"].as_str(), told["expected"].as_str()), ("4", "3"));
     let (code, _, details) = too_large;
     assert_eq!((code, fields(&details)), (Code::InvalidArgument, vec!["checkpoint.data".to_owned()]));
-    assert_eq!((durable.durable_bytes, durable.durable_checkpoints), (0, 0));
+    assert_eq!((durable.durable_bytes, durable.durable_checkpoints), (0, Some(0)));
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn a_stream_that_sends_an_earlier_checkpoint_again_takes_no_later_ones_pla
     ok(workers.complete_job(complete(&next.lease_token, None))).await;
 
     assert!(
-        last.iter().all(|answer| (answer.durable_bytes, answer.durable_checkpoints) == (8, 2)),
+        last.iter().all(|answer| (answer.durable_bytes, answer.durable_checkpoints) == (8, Some(2))),
         "{last:?}"
     );
     assert_eq!(left(&next), (&b"two"[..], 8));

@@ -27,6 +27,8 @@ pub struct Output {
     /// The numbers of the last one that came, and of the last that the server has.
     checkpoints: u64,
     checkpoints_durable: u64,
+    /// The last one that a server answered which knows of none.
+    checkpoints_unknown: u64,
 }
 
 #[derive(Debug)]
@@ -65,9 +67,11 @@ impl Output {
         self.checkpoints
     }
 
-    /// The number of the last checkpoint that the server has.
-    pub fn checkpoints_durable(&self) -> u64 {
-        self.checkpoints_durable
+    /// Whether the checkpoint of this number, or a later one, is durable: false, where it never will be since the server knows of
+    /// none; nothing, as long as that is open.
+    pub fn has_recorded(&self, number: u64) -> Option<bool> {
+        let is_durable = self.checkpoints_durable >= number;
+        (is_durable || self.checkpoints_unknown >= number).then_some(is_durable)
     }
 
     /// The checkpoint, where all that it rests on is sent and it is not.
@@ -143,12 +147,16 @@ impl Output {
             self.lines_durable += 1;
             self.lines_sent = self.lines_sent.saturating_sub(1);
         }
-        let durable = self.checkpoints_durable.max(answer.durable_checkpoints.max(0) as u64);
-        let has_recorded = std::mem::replace(&mut self.checkpoints_durable, durable) < durable;
-        if durable >= self.checkpoints {
+        let known = self.checkpoints_durable;
+        match answer.durable_checkpoints {
+            Some(durable) => self.checkpoints_durable = known.max(durable.max(0) as u64),
+            // Whatever it answers: a server that knows of checkpoints always says how many it has.
+            None => self.checkpoints_unknown = self.checkpoints,
+        }
+        if self.has_recorded(self.checkpoints).is_some() {
             self.checkpoint = None;
         }
-        self.bytes < before || has_recorded
+        self.bytes < before || self.checkpoints_durable > known
     }
 
     /// What was on its way is sent again.
@@ -182,8 +190,14 @@ mod tests {
     use crate::job::LogLevel;
 
     fn answer(channel: &str, durable_bytes: i64, durable_logs: i64) -> proto::AppendOutputResponse {
-        let channel = channel.to_owned();
-        proto::AppendOutputResponse { channel, durable_bytes, durable_logs, ..Default::default() }
+        let (channel, durable_checkpoints) = (channel.to_owned(), Some(0));
+        proto::AppendOutputResponse {
+            channel,
+            durable_bytes,
+            durable_logs,
+            durable_checkpoints,
+            ..Default::default()
+        }
     }
 
     fn line(text: &str) -> LogLine {
@@ -232,9 +246,11 @@ mod tests {
 
         output.settle(&answer("", 6 + OUTPUT_EVENT_BYTES_MAX as i64, 0));
         output.settle(&answer("reasoning", 2, 0));
-        assert!(!output.is_empty() && output.checkpoints_durable() == 0);
-        assert!(output.settle(&proto::AppendOutputResponse { durable_checkpoints: 1, ..answer("", 0, 0) }));
-        assert!(output.is_empty() && output.checkpoints_durable() == 1);
+        assert!(!output.is_empty() && output.has_recorded(1).is_none());
+        assert!(
+            output.settle(&proto::AppendOutputResponse { durable_checkpoints: Some(1), ..answer("", 0, 0) })
+        );
+        assert!(output.is_empty() && output.has_recorded(1) == Some(true));
     }
 
     #[test]
@@ -248,6 +264,21 @@ mod tests {
         let checkpoint = frame.checkpoint.unwrap();
         assert_eq!((&checkpoint.data[..], checkpoint.number), (&b"b"[..], 2));
         assert!(output.next_frame("t").is_none());
+    }
+
+    #[test]
+    fn of_a_server_that_knows_no_checkpoints_none_is_waited_for_and_a_later_one_may_know_them() {
+        let mut output = Output::default();
+        output.checkpoint(Bytes::from_static(b"a"), 0);
+        output.next_frame("t");
+
+        output.settle(&proto::AppendOutputResponse { durable_checkpoints: None, ..answer("", 0, 0) });
+
+        assert_eq!((output.is_empty(), output.has_recorded(1)), (true, Some(false)));
+        assert_eq!(output.checkpoint(Bytes::from_static(b"b"), 0), 2);
+        assert_eq!((output.is_empty(), output.has_recorded(2)), (false, None));
+        output.settle(&proto::AppendOutputResponse { durable_checkpoints: Some(2), ..answer("", 0, 0) });
+        assert_eq!((output.is_empty(), output.has_recorded(2)), (true, Some(true)));
     }
 
     #[test]

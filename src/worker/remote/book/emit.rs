@@ -11,6 +11,9 @@ use bytes::Bytes;
 /// was sent anew is one in what the server had called durable.
 const GAPS_MAX: u32 = 3;
 
+/// What is said of a checkpoint that cannot be kept.
+const NO_CHECKPOINTS: &str = "the server is older than checkpoints and keeps none";
+
 impl Book {
     /// Takes output, and waits while too much of it is not durable.
     pub async fn append(&self, token: &LeaseToken, push: impl Fn(&mut Output)) -> Result<(), Error> {
@@ -35,7 +38,8 @@ impl Book {
         }
     }
 
-    /// Takes a checkpoint behind all output that was taken, and waits until it is durable, or another that came later.
+    /// Takes a checkpoint behind all output that was taken, and waits until it is durable, or another that came later. Refused
+    /// where the server is older than checkpoints; all else goes on then.
     pub async fn checkpoint(&self, token: &LeaseToken, data: Bytes, output_bytes: u64) -> Result<(), Error> {
         let number = {
             let mut pages = self.pages.lock();
@@ -52,8 +56,10 @@ impl Book {
                 let pages = self.pages.lock();
                 let held = pages.held.get(token).ok_or_else(lost)?;
                 held.refused.clone().map_or(Ok(()), Err)?;
-                if held.output.checkpoints_durable() >= number {
-                    return Ok(());
+                match held.output.has_recorded(number) {
+                    Some(true) => return Ok(()),
+                    Some(false) => return Err(Error::Refused(NO_CHECKPOINTS.to_owned())),
+                    None => {}
                 }
             }
             moved.await;

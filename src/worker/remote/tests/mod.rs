@@ -216,6 +216,34 @@ async fn no_more_measurements_are_sent_than_are_taken() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_older_than_checkpoints_is_told_of_and_not_waited_for() {
+    let (mut far, source, job, mut work) = begun().await;
+    let checkpoint = source.checkpoint(&job.token, Bytes::from_static(b"far"), 0);
+    let answer = async {
+        let mut emit = far.emit().await;
+        assert_eq!(emit.next().await.checkpoint.expect("it is sent all the same").data, "far");
+        // As it says it of any frame.
+        emit.settle(&job.token, 0).await;
+        emit
+    };
+
+    let (refused, emit) = patiently(async { tokio::join!(checkpoint, answer) }).await;
+
+    let Err(Error::Refused(message)) = &refused else { panic!("{refused:?}") };
+    assert!(message.contains("older than checkpoints"), "{message}");
+    // The attempt itself goes on.
+    source.append_output(&job.token, "", Bytes::from_static(b"text")).await.unwrap();
+    emit.settle(&job.token, 4).await;
+    let complete = source.complete(&job.token, Bytes::from_static(b"{}"));
+    let acknowledged = async {
+        work.until(completion).await;
+        work.acknowledge(&job.token, "").await;
+    };
+    let (completed, ()) = patiently(async { tokio::join!(complete, acknowledged) }).await;
+    assert_eq!(completed, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn output_that_was_refused_is_not_announced() {
     type Is = fn(&Error) -> bool;
     let cases: [(&str, Is); 3] = [
