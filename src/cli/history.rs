@@ -1,7 +1,7 @@
 //! `longhaul history`: what happened to a job, from its ticket on, and where its time went.
 
 use super::connect::{Connect, call};
-use super::lines::{self, words, write_line};
+use super::lines::{self, Ends, words, write_line};
 use super::text::{one_line, print_line, shortened};
 use super::times::{between, fine, now, seconds};
 use super::view::is_final;
@@ -69,6 +69,7 @@ struct Timeline<W> {
     created: Option<Timestamp>,
     /// Pieces of output that followed each other and are not printed yet.
     pieces: Option<Pieces>,
+    ends: Ends,
     /// What the job is in, and since when.
     phase: Option<Span>,
     /// The stages of the phase so far, the last of which goes on.
@@ -97,7 +98,15 @@ struct Pieces {
 
 impl<W: Write> Timeline<W> {
     fn new(out: W) -> Self {
-        Self { out, created: None, pieces: None, phase: None, stages: Vec::new(), spent: Vec::new() }
+        Self {
+            out,
+            created: None,
+            pieces: None,
+            ends: Ends::default(),
+            phase: None,
+            stages: Vec::new(),
+            spent: Vec::new(),
+        }
     }
 
     /// Takes in the next event.
@@ -114,7 +123,7 @@ impl<W: Write> Timeline<W> {
         }
         self.print_pieces()?;
         let age = self.age(event.event_time.as_ref());
-        match words(event) {
+        match words(event, &mut self.ends) {
             Some((what, text)) => write_line(&mut self.out, age, "", &what, &text),
             None => Ok(()),
         }
@@ -130,6 +139,7 @@ impl<W: Write> Timeline<W> {
     }
 
     fn take_output(&mut self, event: &JobEvent, output: &Output) -> io::Result<()> {
+        self.ends.append(output);
         if self.pieces.as_ref().is_some_and(|pieces| pieces.channel != output.channel) {
             self.print_pieces()?;
         }

@@ -3,8 +3,9 @@
 use super::follow::Screen;
 use super::text::{one_line, print_line, printable};
 use super::view::{View, is_final};
-use crate::proto::{JobEvent, StateChange, job_event, log_line};
+use crate::proto::{JobEvent, Output, OutputReset, StateChange, job_event, log_line};
 use crate::wire::canonical::{canonical_json, json_value};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 /// How far the fraction must come before it is worth another line.
@@ -20,6 +21,7 @@ pub struct Lines<W> {
     printed: (i32, f64),
     /// The place in the queue that was printed last.
     place: Option<i32>,
+    ends: Ends,
     broken: bool,
 }
 
@@ -27,7 +29,7 @@ impl<W: Write> Lines<W> {
     /// Lines on `out`, with a label in front unless it is empty.
     pub fn new(out: W, label: &str) -> Self {
         let label = if label.is_empty() { String::new() } else { format!("{label:<10} ") };
-        Self { out, label, printed: (0, 0.0), place: None, broken: false }
+        Self { out, label, printed: (0, 0.0), place: None, ends: Ends::default(), broken: false }
     }
 
     fn line(&mut self, age: f64, what: &str, text: &str) {
@@ -60,7 +62,7 @@ impl<W: Write + Send> Screen for Lines<W> {
                 }
             }
             _ => {
-                if let Some((what, text)) = words(event) {
+                if let Some((what, text)) = words(event, &mut self.ends) {
                     self.line(age, &what, &text);
                 }
             }
@@ -87,16 +89,40 @@ pub fn write_line(out: &mut impl Write, age: f64, label: &str, what: &str, text:
     out.flush()
 }
 
-/// What a kept event says: what happened, and more about it. Nothing for other messages.
-pub fn words(event: &JobEvent) -> Option<(String, String)> {
+/// Where the output of each channel ends, as far as its events have come.
+#[derive(Debug, Default)]
+pub struct Ends(BTreeMap<String, i64>);
+
+impl Ends {
+    /// Takes in output.
+    pub fn append(&mut self, output: &Output) {
+        self.0.insert(output.channel.clone(), output.offset + output.data.len() as i64);
+    }
+
+    /// Takes in a reset; whether it voids anything, as far as can be told.
+    fn cut(&mut self, reset: &OutputReset) -> bool {
+        let end = self.0.insert(reset.channel.clone(), reset.kept_bytes);
+        end.is_none_or(|end| end > reset.kept_bytes)
+    }
+}
+
+/// What a kept event says: what happened, and more about it. Nothing for other messages. All events of the job come, in their
+/// order, or those from some point on.
+pub fn words(event: &JobEvent, ends: &mut Ends) -> Option<(String, String)> {
     let (what, text) = match event.event.as_ref()? {
         job_event::Event::StateChange(change) => (change.state().as_str_name(), step(event.attempt, change)),
         job_event::Event::Stage(stage) => ("stage", stage.name.clone()),
         job_event::Event::Output(output) => {
+            ends.append(output);
             (channel(&output.channel), String::from_utf8_lossy(&output.data).into_owned())
         }
         job_event::Event::OutputReset(reset) => {
-            (channel(&reset.channel), format!("(void from byte {} on)", reset.kept_bytes))
+            let kept = reset.kept_bytes;
+            let text = match ends.cut(reset) {
+                true => format!("(void from byte {kept} on)"),
+                false => format!("(goes on behind byte {kept})"),
+            };
+            (channel(&reset.channel), text)
         }
         job_event::Event::Log(log) => (level(log.level()), log.message.clone()),
         job_event::Event::Snapshot(_)
@@ -168,4 +194,35 @@ impl Screen for JsonLines {
     fn end(&mut self, _: &View) {}
 
     fn leave(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use job_event::Event;
+
+    fn said(events: Vec<Event>) -> Vec<String> {
+        let mut ends = Ends::default();
+        let event = |event| JobEvent { event: Some(event), ..Default::default() };
+        events.into_iter().filter_map(|of| Some(words(&event(of), &mut ends)?.1)).collect()
+    }
+
+    fn output(channel: &str, offset: i64, text: &'static str) -> Event {
+        Event::Output(Output { channel: channel.into(), offset, data: text.into() })
+    }
+
+    fn reset(channel: &str, kept_bytes: i64) -> Event {
+        Event::OutputReset(OutputReset { channel: channel.into(), kept_bytes })
+    }
+
+    #[test]
+    fn a_reset_that_keeps_all_there_is_voids_nothing() {
+        let of_both = vec![output("", 0, "one "), output("notes", 0, "n"), reset("", 4), reset("notes", 0)];
+        assert_eq!(said(of_both)[2..], ["(goes on behind byte 4)", "(void from byte 0 on)"]);
+
+        let twice = vec![output("", 0, "one two"), reset("", 4), reset("", 4)];
+        assert_eq!(said(twice)[1..], ["(void from byte 4 on)", "(goes on behind byte 4)"]);
+        // What there was before, a watch that came late does not know.
+        assert_eq!(said(vec![reset("", 4)]), ["(void from byte 4 on)"]);
+    }
 }
