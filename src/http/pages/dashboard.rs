@@ -5,7 +5,7 @@ use super::document::Document;
 use super::forms::Blank;
 use super::overview::Overview;
 use super::search::{Search, Show};
-use super::words::{label, lasted};
+use super::words::{either, label, lasted};
 use crate::http::body::Answer;
 use crate::job::Timestamp;
 use crate::metrics::{SLICE, SLICES, Slice};
@@ -86,7 +86,7 @@ impl View {
             section #charts aria-label={ "The last " (minutes) " minutes" } {
                 (chart("throughput", "Throughput", ended(all).to_string(), throughput(all, &when)))
                 (chart("latency", "Time to result", all.p50.map(lasted).unwrap_or("–".to_owned()), latency(all, &when)))
-                (chart("failures", "Failures", (all.failed + all.expired).to_string(), failures(all, &when)))
+                (chart("failures", "Failures", failed(all).to_string(), failures(all, &when)))
             }
         }
     }
@@ -259,8 +259,13 @@ fn ended(all: &Slice) -> u64 {
     all.succeeded + all.failed + all.cancelled + all.expired
 }
 
+fn failed(all: &Slice) -> u64 {
+    all.failed + all.expired
+}
+
 fn throughput(all: &Slice, when: &str) -> String {
-    format!("jobs ended {when}; {} were started", all.created)
+    let (jobs, were) = (either(ended(all), "job", "jobs"), either(all.created, "was", "were"));
+    format!("{jobs} ended {when}; {} {were} started", all.created)
 }
 
 fn latency(all: &Slice, when: &str) -> String {
@@ -271,8 +276,11 @@ fn latency(all: &Slice, when: &str) -> String {
 }
 
 fn failures(all: &Slice, when: &str) -> String {
-    let Slice { retried, cancelled, .. } = all;
-    format!("jobs failed {when}; {retried} attempts are repeated, {cancelled} jobs were cancelled")
+    let Slice { retried, cancelled, .. } = *all;
+    let jobs = either(failed(all), "job", "jobs");
+    let attempts = either(retried, "attempt is", "attempts are");
+    let were = either(cancelled, "job was", "jobs were");
+    format!("{jobs} failed {when}; {retried} {attempts} repeated, {cancelled} {were} cancelled")
 }
 
 #[cfg(test)]
@@ -338,6 +346,20 @@ mod tests {
             assert!(page.contains(&format!("href=\"{address}\"")), "{address} is not in {page}");
         }
         assert!(page.contains("<input type=\"hidden\" name=\"label\" value=\"team=voice\">"), "{page}");
+    }
+
+    #[test]
+    fn one_job_is_spoken_of_as_one() {
+        let one = Slice { failed: 1, retried: 1, cancelled: 1, created: 1, ..Slice::default() };
+        let more = Slice { failed: 1, expired: 1, retried: 2, cancelled: 3, created: 4, ..Slice::default() };
+
+        assert_eq!(failures(&one, "today"), "job failed today; 1 attempt is repeated, 1 job was cancelled");
+        assert_eq!(
+            failures(&more, "today"),
+            "jobs failed today; 2 attempts are repeated, 3 jobs were cancelled"
+        );
+        assert_eq!(throughput(&one, "today"), "jobs ended today; 1 was started");
+        assert_eq!(throughput(&more, "today"), "jobs ended today; 4 were started");
     }
 
     #[tokio::test]

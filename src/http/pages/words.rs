@@ -50,6 +50,11 @@ pub fn named(reason: &str) -> String {
     reason.to_lowercase().replace('_', " ")
 }
 
+/// What is said of one, or of any other number.
+pub fn either<'a>(count: u64, one: &'a str, more: &'a str) -> &'a str {
+    if count == 1 { one } else { more }
+}
+
 /// How long something took, in the two largest units.
 pub fn lasted(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -89,6 +94,14 @@ mod tests {
     fn a_time_is_said_in_two_units_at_most() {
         for (milliseconds, words) in sayings("lasted") {
             assert_eq!(lasted(Duration::from_millis(milliseconds.as_u64().unwrap())), words);
+        }
+    }
+
+    #[test]
+    fn one_is_said_as_one() {
+        for (count, words) in sayings("either") {
+            let count = count.as_u64().unwrap();
+            assert_eq!(format!("{count} {}", either(count, "job was", "jobs were")), words);
         }
     }
 

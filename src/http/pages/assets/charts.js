@@ -1,7 +1,7 @@
 // What happened in the last minutes, as small drawings. What they say is said in words beside them.
 
 import { mark, say } from "./dom.js"
-import { lasted, milliseconds } from "./time.js"
+import { either, lasted, milliseconds } from "./time.js"
 
 /**
  * What happened in some seconds; what is absent is zero.
@@ -147,8 +147,9 @@ export class Charts {
     const good = slices.map(slice => endedIn(slice) - failedIn(slice))
     const most = Math.max(1, ...slices.map(endedIn))
     this.#throughput.draw({ bad: bars(bad, bad.map(() => 0), most), good: bars(good, bad, most) })
-    const words = `jobs ended ${when}; ${total.created ?? 0} were started`
-    this.#throughput.tell(String(endedIn(total)), words, `Jobs that ended, ${every}; at most ${most}`)
+    const [ended, created] = [endedIn(total), total.created ?? 0]
+    const words = `${either(ended, "job", "jobs")} ended ${when}; ${created} ${either(created, "was", "were")} started`
+    this.#throughput.tell(String(ended), words, `Jobs that ended, ${every}; at most ${most}`)
   }
 
   /**
@@ -183,7 +184,12 @@ export class Charts {
     const retried = slices.map(slice => slice.retried ?? 0)
     const most = Math.max(1, ...bad.map((count, index) => count + retried[index]))
     this.#failures.draw({ bad: bars(bad, bad.map(() => 0), most), retried: bars(retried, bad, most) })
-    const words = `jobs failed ${when}; ${total.retried ?? 0} attempts are repeated, ${total.cancelled ?? 0} jobs were cancelled`
-    this.#failures.tell(String(failedIn(total)), words, `Jobs and attempts that failed, ${every}; at most ${most}`)
+    const [failed, repeated, cancelled] = [failedIn(total), total.retried ?? 0, total.cancelled ?? 0]
+    const beside = [
+      `${repeated} ${either(repeated, "attempt is", "attempts are")} repeated`,
+      `${cancelled} ${either(cancelled, "job was", "jobs were")} cancelled`,
+    ]
+    const words = `${either(failed, "job", "jobs")} failed ${when}; ${beside.join(", ")}`
+    this.#failures.tell(String(failed), words, `Jobs and attempts that failed, ${every}; at most ${most}`)
   }
 }

@@ -8,7 +8,7 @@ import { byId, make, mark, oncePerFrame, say } from "./dom.js"
 import { History, told } from "./history.js"
 import { Output } from "./output.js"
 import { follow } from "./stream.js"
-import { isFinal, keepTimes, label, lasted, milliseconds, moment, serverNow, serverSays } from "./time.js"
+import { either, isFinal, keepTimes, label, lasted, milliseconds, moment, serverNow, serverSays } from "./time.js"
 
 /** @typedef {{ reason?: string, message?: string, permanent?: boolean }} Failure */
 /**
@@ -226,8 +226,10 @@ function reset(event) {
   const writer = writers.get(channel) ?? 0
   const failure = failures.get(writer)
   const which = channel ? ` in ${channel}` : ""
-  const what = Number(keptBytes) > 0 ? `the last ${cut} bytes${which} are void` : `${cut} bytes${which} are void`
-  const again = Number(keptBytes) > 0 ? "went on from its checkpoint" : "began anew"
+  const bytes = `${cut} ${either(cut, "byte", "bytes")}${which} ${either(cut, "is", "are")} void`
+  const what = Number(keptBytes) > 0 ? `the last ${bytes}` : bytes
+  // Only a checkpoint keeps output of an earlier attempt; whether there is one that keeps none is not told here.
+  const again = Number(keptBytes) > 0 ? "went on from its checkpoint" : "began"
   const why =
     writer === attempt ? [`Attempt ${attempt} took back what it had written: `]
     : failure ? [`Attempt ${writer} failed (`, ...told(failure), `) and attempt ${attempt} ${again}: `]

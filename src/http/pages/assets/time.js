@@ -29,6 +29,16 @@ export function named(reason) {
 }
 
 /**
+ * What is said of one, or of any other number.
+ * @param {number} count
+ * @param {string} one
+ * @param {string} more
+ */
+export function either(count, one, more) {
+  return count === 1 ? one : more
+}
+
+/**
  * How long something took, in the two largest units.
  * @param {number} milliseconds
  */
