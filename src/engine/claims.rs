@@ -107,7 +107,7 @@ impl Place {
         let shared = self.engine.shared();
         let closed = !self.in_process && shared.stop.now() != Stopping::No;
         let free = if closed { 0 } else { free };
-        let held = shared.leases.held_by(&self.name);
+        let held = shared.leases.held_by(self.in_process, &self.name);
         if let Some(round) = shared.dispatch.offer(self.id, free, held) {
             claim(shared, round);
         }

@@ -54,11 +54,11 @@ pub struct Leases {
     letting_go: Mutex<Vec<watch::Sender<Order>>>,
 }
 
-/// The leases, by job, and how many of them each worker has.
+/// The leases, by job, and how many of them each worker has: elsewhere, and in this process, where others may be called so.
 #[derive(Debug, Default)]
 struct Kept {
     held: HashMap<JobId, Held>,
-    by_worker: HashMap<String, usize>,
+    by_worker: [HashMap<String, usize>; 2],
 }
 
 /// A lease, while it lasts.
@@ -94,6 +94,13 @@ struct Held {
     has_place: bool,
 }
 
+impl Held {
+    /// Where its holder is: 1 in this process, and 0 elsewhere.
+    fn side(&self) -> usize {
+        usize::from(self.deadline.is_none())
+    }
+}
+
 /// A lease whose time is over.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Overdue {
@@ -107,21 +114,22 @@ pub struct Overdue {
 
 impl Kept {
     fn insert(&mut self, held: Held) -> Option<Held> {
-        *self.by_worker.entry(held.worker.clone()).or_default() += 1;
+        *self.by_worker[held.side()].entry(held.worker.clone()).or_default() += 1;
         let before = self.held.insert(held.token.job, held);
-        before.inspect(|before| self.uncount(&before.worker))
+        before.inspect(|before| self.uncount(before))
     }
 
     fn remove(&mut self, token: &LeaseToken) -> Option<Held> {
         self.get(token)?;
-        self.held.remove(&token.job).inspect(|held| self.uncount(&held.worker))
+        self.held.remove(&token.job).inspect(|held| self.uncount(held))
     }
 
-    fn uncount(&mut self, worker: &str) {
-        if let Some(count) = self.by_worker.get_mut(worker) {
+    fn uncount(&mut self, held: &Held) {
+        let by_worker = &mut self.by_worker[held.side()];
+        if let Some(count) = by_worker.get_mut(&held.worker) {
             *count -= 1;
             if *count == 0 {
-                self.by_worker.remove(worker);
+                by_worker.remove(&held.worker);
             }
         }
     }
@@ -175,18 +183,17 @@ impl Leases {
         }
     }
 
-    /// How many leases a worker of this name has.
-    pub fn held_by(&self, worker: &str) -> usize {
-        self.kept.lock().by_worker.get(worker).copied().unwrap_or(0)
+    /// How many leases a worker of this name has, in this process or elsewhere.
+    pub fn held_by(&self, in_process: bool, worker: &str) -> usize {
+        self.kept.lock().by_worker[usize::from(in_process)].get(worker).copied().unwrap_or(0)
     }
 
     /// How many leases each worker has, by whether it is in this process and by its name.
     pub fn holders(&self) -> Holders {
-        let mut holders = Holders::new();
-        for held in self.kept.lock().held.values() {
-            *holders.entry((held.deadline.is_none(), held.worker.clone())).or_default() += 1;
-        }
-        holders
+        let kept = self.kept.lock();
+        let sides = [false, true].into_iter().zip(&kept.by_worker);
+        let counts = sides.flat_map(|(in_process, side)| side.iter().map(move |one| (in_process, one)));
+        counts.map(|(in_process, (name, count))| ((in_process, name.clone()), *count)).collect()
     }
 
     /// How many leases are kept here.

@@ -67,6 +67,15 @@ impl Roll {
         known.insert(worker.name.clone(), Arc::clone(&worker.kinds));
     }
 
+    /// Whether a worker that can run jobs of this kind is one of those that `holds` some.
+    fn serves(&self, kind: &str, holds: impl Fn(bool, &str) -> bool) -> bool {
+        [true, false].into_iter().any(|in_process| {
+            let can = |kinds: &Kinds| kinds.iter().any(|known| known == kind);
+            let known = self.side(in_process).lock();
+            known.iter().any(|(name, kinds)| can(kinds) && holds(in_process, name))
+        })
+    }
+
     fn kinds(&self, in_process: bool, name: &str) -> Option<Kinds> {
         self.side(in_process).lock().get(name).cloned()
     }
@@ -77,7 +86,7 @@ impl Roll {
 }
 
 impl Engine {
-    /// Who is there now. It goes through all workers and leases.
+    /// Who is there now. It goes through all workers.
     pub fn workers(&self) -> Workers {
         let shared = self.shared();
         let takers = shared.dispatch.present();
@@ -86,9 +95,12 @@ impl Engine {
         gather(takers, holders, &shared.roll, WORKERS_MAX)
     }
 
-    /// Whether somebody runs jobs of this kind, here or elsewhere, be it one who has no slot free just now.
+    /// Whether somebody runs jobs of this kind, here or elsewhere, be it one who has no slot free just now. That costs the same
+    /// however many jobs run.
     pub fn is_served(&self, kind: &str) -> bool {
-        self.shared().dispatch.serves(kind) || self.workers().kinds.contains(kind)
+        let shared = self.shared();
+        let holds = |in_process, name: &str| shared.leases.held_by(in_process, name) > 0;
+        shared.dispatch.serves(kind) || shared.roll.serves(kind, holds)
     }
 }
 
@@ -185,6 +197,19 @@ mod tests {
 
         assert_eq!(workers.kinds, set(&["simulate", "summarize"]));
         assert_eq!(workers.named[0].kinds, workers.kinds);
+    }
+
+    #[test]
+    fn a_kind_is_served_by_who_holds_jobs_and_by_nobody_of_the_same_name() {
+        let roll = Roll::default();
+        roll.note(&worker("pool", &["simulate"], true));
+        roll.note(&worker("pool", &["chat"], false));
+        roll.note(&worker("gone", &["draw"], false));
+        let pool_elsewhere = |in_process: bool, name: &str| !in_process && name == "pool";
+
+        let served = ["simulate", "chat", "draw"].map(|kind| roll.serves(kind, pool_elsewhere));
+
+        assert_eq!(served, [false, true, false]);
     }
 
     #[test]

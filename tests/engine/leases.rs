@@ -1,7 +1,7 @@
 //! How a lease ends that nobody ends: silence, limits of time, cancellation. And what that does to its holder.
 
 use crate::bench::*;
-use longhaul::engine::{Error, Order};
+use longhaul::engine::{Error, Order, Worker};
 use longhaul::job::*;
 use rstest::rstest;
 use std::time::Duration;
@@ -198,4 +198,25 @@ async fn a_job_that_nobody_begins_expires() {
 
     assert_eq!(bench.state(job).await, State::Expired);
     assert_eq!(bench.reasons(job).await, [reason::CREATED, reason::START_TIMEOUT]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_is_served_while_its_worker_holds_a_job_and_not_by_a_namesake_elsewhere() {
+    let bench = Bench::new().await;
+    let token = bench.run().await.token;
+    let namesake = Worker { kinds: ["draw".to_owned()].into(), in_process: false, ..pool() };
+    bench.start_spec(spec("draw")).await;
+
+    // Neither asks for more.
+    assert!(bench.engine.is_served("work"));
+    let drawing = bench.lease_for(&namesake).await.token;
+    bench.complete(&token).await;
+
+    assert!(!bench.engine.is_served("work"), "the namesake can only draw");
+    assert!(bench.engine.is_served("draw"));
+    let workers = bench.engine.workers();
+    let told: Vec<_> = workers.named.iter().map(|one| (one.in_process, one.jobs)).collect();
+    assert_eq!(told, [(false, 1)]);
+    bench.complete(&drawing).await;
+    assert!(!bench.engine.is_served("draw"));
 }
