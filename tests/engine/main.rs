@@ -4,6 +4,7 @@
 mod beats;
 mod bench;
 mod builders;
+mod checkpoints;
 mod commit;
 mod dispatch;
 mod figures;
