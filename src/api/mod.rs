@@ -37,7 +37,7 @@ const MINIMUM_INTERVAL: Duration = Duration::from_millis(50);
 /// How long messages about one of many jobs are apart, where the watcher does not say.
 const JOBS_INTERVAL: Duration = Duration::from_millis(250);
 /// How many counts one answer has.
-const COUNTS_MAX: usize = 10_000;
+pub const COUNTS_MAX: usize = 10_000;
 /// How long the store may take before the server counts as not ready: far longer than a commit, and shorter than a prober waits,
 /// which is a second where nothing else is said to Kubernetes.
 const READY_MAX: Duration = Duration::from_millis(800);
@@ -58,6 +58,15 @@ pub struct Counts {
     pub counts: Vec<Count>,
     /// There are more than these.
     pub truncated: bool,
+}
+
+impl Counts {
+    /// As many as there is room for; one more than that tells that there are more.
+    pub fn new(mut counts: Vec<Count>) -> Self {
+        let truncated = counts.len() > COUNTS_MAX;
+        counts.truncate(COUNTS_MAX);
+        Self { counts, truncated }
+    }
 }
 
 impl Jobs {
@@ -209,11 +218,8 @@ impl Jobs {
     pub async fn count(&self, request: proto::CountJobsRequest) -> Result<Counts, Status> {
         let kinds = filter::checked_kinds(request.kinds, "kinds", filter::KINDS_MAX);
         let kinds = kinds.map_err(status::invalid)?;
-        // One more tells whether there are more.
-        let mut counts = self.engine.count(DEFAULT_TENANT, kinds, COUNTS_MAX + 1).await.map_err(refused)?;
-        let truncated = counts.len() > COUNTS_MAX;
-        counts.truncate(COUNTS_MAX);
-        Ok(Counts { counts, truncated })
+        let counts = self.engine.count(DEFAULT_TENANT, kinds, COUNTS_MAX + 1).await.map_err(refused)?;
+        Ok(Counts::new(counts))
     }
 
     /// A page of a job's history, oldest first.

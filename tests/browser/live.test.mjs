@@ -124,6 +124,38 @@ test("an attempt that fails voids its output on the page, which says why", async
   await close()
 })
 
+test("what is void where an attempt goes on from a checkpoint is said as it is", async () => {
+  const [failing, going] = [server.gate("fails behind its checkpoint"), server.gate("goes on from it")]
+  const failed = [{ wait: failing.file }, { failure: { reason: "NO_LUCK", message: "not behind it" } }, { exit: 3 }]
+  const next = [{ output: "three" }, { wait: going.file }, { result: "done" }]
+  const written = [{ output: "one two" }, { output: "h", channel: "reasoning" }]
+  const some = await server.api.script([[...written, { checkpoint: "far", output_bytes: 4 }, ...failed], next])
+  const all = await server.api.script([[...written, { checkpoint: "far" }, ...failed], next])
+  const pages = [await read(some), await read(all)]
+  for (const { page } of pages) {
+    await until(async () => await text(page, "#output") === "one two", "the output is shown")
+    await until(async () => await text(page, "[data-channel=reasoning] pre") === "h", "so is the channel's")
+  }
+
+  failing.open()
+  const shown = ["one three", "one twothree"]
+  for (const [at, { page }] of pages.entries()) {
+    await until(async () => await text(page, "#output") === shown[at], "the next attempt goes on")
+  }
+
+  const reasoning = "Attempt 1 failed (NO_LUCK not behind it) and attempt 2 began: 1 byte in reasoning is void."
+  const notes = page => page.locator("#void li").allTextContents()
+  const main = "Attempt 1 failed (NO_LUCK not behind it) and attempt 2 went on from its checkpoint: the last 3 bytes are void."
+  assert.deepEqual(await notes(pages[0].page), [main, reasoning])
+  // Nothing that the page shows of the main output is void.
+  assert.deepEqual(await notes(pages[1].page), [reasoning])
+  going.open()
+  for (const { trouble, close } of pages) {
+    trouble.none(server)
+    await close()
+  }
+})
+
 test("a page goes on by itself over a crash of the server, and tells the truth in the end", async () => {
   const never = server.gate("never")
   const going = server.gate("after the crash")

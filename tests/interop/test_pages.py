@@ -150,10 +150,32 @@ def test_a_kind_whose_workers_are_all_busy_is_served(start_server):
 
     shown, overview = read(server, waits.id), json.loads(call(server, "GET", "/overview").text)
 
-    assert "No worker serves" not in shown.ids["queue"] and {"simulate", "summarize"} <= set(overview["servedKinds"])
+    assert "No worker serves" not in shown.ids["queue"] and overview["counts"]["unserved"] == []
     assert "No worker serves" not in Page(call(server, "GET", "/", accept=BROWSER).text).text
     for job in jobs:
         server.jobs.CancelJob(job_service_pb2.CancelJobRequest(job_id=job.id), timeout=WAIT)
+
+
+def test_what_a_page_loads_is_bounded_however_many_kinds_there_are(start_server):
+    server = start_server()
+    kinds = [f"{number:060}" for number in range(3_000)]
+    for begin in range(0, len(kinds), 1_000):
+        batch = [job_service_pb2.StartJobRequest(kind=kind) for kind in kinds[begin : begin + 1_000]]
+        server.jobs.BatchStartJobs(job_service_pb2.BatchStartJobsRequest(requests=batch), timeout=WAIT)
+    busy = [server.jobs.StartJob(job_service_pb2.StartJobRequest(kind="busiest"), timeout=WAIT) for _ in range(2)]
+
+    # It is made once a second, so the first may be from before.
+    overview = lambda: json.loads(call(server, "GET", "/overview").text)
+    until(lambda: overview()["counts"]["all"].get("PENDING") == len(kinds) + len(busy), "all of them are counted")
+    answer = call(server, "GET", "/overview").text
+
+    counts = json.loads(answer)["counts"]
+    assert len(answer) < 64 << 10
+    assert (len(counts["kinds"]), counts["moreKinds"]) == (50, len(kinds) - 49)
+    assert {"kind": "busiest", "jobs": {"PENDING": 2}} in counts["kinds"]
+    assert (len(counts["unserved"]), counts["moreUnserved"]) == (50, len(kinds) - 49)
+    shown = Page(call(server, "GET", "/", accept=BROWSER).text).text
+    assert "No worker serves the kind busiest: 2 waiting." in shown and "So it is with 2996 more kinds." in shown
 
 
 def test_an_error_of_a_browser_is_a_page(server):

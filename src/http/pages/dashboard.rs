@@ -3,7 +3,7 @@
 use super::counts::Table;
 use super::document::Document;
 use super::forms::Blank;
-use super::overview::Overview;
+use super::overview::{Overview, WORKER_KINDS_MAX};
 use super::search::{Search, Show};
 use super::words::{either, label, lasted};
 use crate::http::body::Answer;
@@ -21,8 +21,6 @@ const SIMULATE: &str = "simulate";
 const SUMMARIZE: &str = "summarize";
 /// How many kinds can be chosen to be started.
 const CHOICES_MAX: usize = 200;
-/// How many kinds of a worker are named.
-const WORKER_KINDS_MAX: usize = 12;
 
 /// What the page shows.
 #[derive(Debug)]
@@ -46,7 +44,7 @@ impl View {
     pub fn page(&self, blank: &Blank) -> Answer {
         let main = html! {
             h1.unseen { "Jobs" }
-            section { (self.counts.markup(&self.overview.workers.kinds)) }
+            section { (self.counts.markup()) }
             (self.charts())
             div.columns {
                 (self.list())
@@ -231,7 +229,9 @@ impl View {
                         }
                     }
                 }
-                p #more-workers hidden[workers.more == 0] { (workers.more) " more are not listed." }
+                p #more-workers hidden[workers.more == 0] {
+                    (workers.more) " more " (either(workers.more as u64, "is", "are")) " not listed."
+                }
                 p #no-workers hidden[!workers.named.is_empty()] { "No worker is here." }
             }
         }
@@ -289,24 +289,18 @@ mod tests {
     use crate::api::Counts;
     use crate::engine::{Count, Present, Workers};
     use crate::http::fake::at;
-    use crate::http::pages::assets::constant;
     use crate::http::pages::forms::Token;
     use crate::http::pages::search::{Asked, parse};
     use crate::job::State;
     use crate::metrics::Recent;
     use http_body_util::BodyExt;
 
-    #[test]
-    fn the_script_names_as_many_kinds() {
-        assert_eq!(constant("dashboard.js", "WORKER_KINDS_MAX"), WORKER_KINDS_MAX);
-    }
-
     const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'&";
 
     async fn page(query: &str, workers: Workers, counts: Vec<Count>) -> String {
         let Asked::List(search) = parse(query).unwrap() else { panic!("{query} is no list") };
-        let overview = Overview::new(workers, Recent::default().minutes(at(0.0)), at(0.0), at(0.0));
-        let counts = Table::new(&Counts { counts, truncated: false });
+        let counts = Table::new(&Counts::new(counts), &workers.kinds);
+        let overview = Overview::new(workers, &counts, Recent::default().minutes(at(0.0)), at(0.0), at(0.0));
         let view = View {
             search,
             jobs: Vec::new(),

@@ -138,7 +138,7 @@ async fn dashboard(
     let (known, now) = (Arc::clone(&overview), api.now());
     let (jobs, older) = page.show(move |snapshot| rows::row(snapshot, &known.workers.kinds, now)).await?;
     let blank = token.blank([api.chance(), api.chance()]);
-    let counts = counts::Table::new(&counts);
+    let counts = counts::Table::new(&counts, &overview.workers.kinds);
     let view = dashboard::View { search, jobs, older, overview, counts, now };
     Ok(api::aside(true, move || view.page(&blank)).await?)
 }

@@ -1,8 +1,11 @@
-//! Who is there, and what happened in the last minutes, for the pages: as they are made, and as JSON for their scripts.
+//! What there is to do, who is there to do it, and what happened in the last minutes, for the pages: as they are made, and as
+//! JSON for their scripts. That is bounded: it names what has most to do, and says how much more there is.
 
+use super::counts::Table;
+use crate::api::{self, COUNTS_MAX};
 use crate::engine::{Engine, Error, Present, Workers};
 use crate::http::lasting::Lasting;
-use crate::job::Timestamp;
+use crate::job::{DEFAULT_TENANT, Timestamp};
 use crate::metrics::{Minutes, Recent, SLICE, Slice};
 use crate::wire::reply;
 use bytes::Bytes;
@@ -10,13 +13,16 @@ use serde::{Serialize, Serializer};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How many kinds of a worker are named.
+pub const WORKER_KINDS_MAX: usize = 12;
+
 /// What there is to see, for all who ask.
 #[derive(Clone, Debug)]
 pub struct Overviews {
     engine: Engine,
     recent: Arc<Recent>,
     start: Timestamp,
-    last: Lasting<Arc<Overview>>,
+    last: Lasting<Result<Arc<Overview>, Error>>,
 }
 
 /// What there was to see at one moment.
@@ -42,22 +48,25 @@ impl Overviews {
     pub async fn get(&self) -> Result<Arc<Overview>, Error> {
         let (recent, start) = (Arc::clone(&self.recent), self.start);
         let make = move |engine: &Engine| {
-            let now = engine.now();
-            Arc::new(Overview::new(engine.workers(), recent.minutes(now), start, now))
+            let (now, workers) = (engine.now(), engine.workers());
+            // One more tells whether there are more.
+            let counts = api::Counts::new(engine.count_here(DEFAULT_TENANT, &[], COUNTS_MAX + 1)?);
+            let counts = Table::new(&counts, &workers.kinds);
+            Ok(Arc::new(Overview::new(workers, &counts, recent.minutes(now), start, now)))
         };
-        self.last.get(&self.engine, make).await
+        self.last.get(&self.engine, make).await?
     }
 }
 
 impl Overview {
     /// What there is to see now, in a process that began at `start`.
-    pub fn new(workers: Workers, minutes: Minutes, start: Timestamp, now: Timestamp) -> Self {
+    pub fn new(workers: Workers, counts: &Table, minutes: Minutes, start: Timestamp, now: Timestamp) -> Self {
         let told = Told {
             now: Time(now),
             start_time: Time(start),
             workers: workers.named.iter().map(Worker::new).collect(),
             more_workers: workers.more,
-            served_kinds: workers.kinds.iter().map(String::as_str).collect(),
+            counts,
             interval: SLICE.as_secs(),
             recent: minutes.slices.iter().map(Counts::new).collect(),
             total: Counts::new(&minutes.all),
@@ -75,7 +84,7 @@ struct Told<'a> {
     start_time: Time,
     workers: Vec<Worker<'a>>,
     more_workers: usize,
-    served_kinds: Vec<&'a str>,
+    counts: &'a Table,
     interval: u64,
     recent: Vec<Counts>,
     total: Counts,
@@ -87,6 +96,7 @@ struct Worker<'a> {
     name: &'a str,
     in_process: bool,
     kinds: Vec<&'a str>,
+    more_kinds: usize,
     jobs: usize,
     free: usize,
 }
@@ -94,8 +104,9 @@ struct Worker<'a> {
 impl<'a> Worker<'a> {
     fn new(present: &'a Present) -> Self {
         let Present { name, in_process, kinds, jobs, free, .. } = present;
-        let kinds = kinds.iter().map(String::as_str).collect();
-        Self { name, in_process: *in_process, kinds, jobs: *jobs, free: *free }
+        let more_kinds = kinds.len().saturating_sub(WORKER_KINDS_MAX);
+        let kinds = kinds.iter().take(WORKER_KINDS_MAX).map(String::as_str).collect();
+        Self { name, in_process: *in_process, kinds, more_kinds, jobs: *jobs, free: *free }
     }
 }
 
@@ -153,8 +164,9 @@ impl Serialize for Lasted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{Count, WORKERS_MAX};
     use crate::http::fake::at;
-    use crate::job::Timestamp;
+    use crate::job::{State, Timestamp};
     use serde_json::{Value, json};
 
     #[test]
@@ -176,8 +188,11 @@ mod tests {
             ..Slice::default()
         };
 
+        let pending = Count { kind: "draw".to_owned(), state: State::Pending, jobs: 2 };
+        let table = Table::new(&api::Counts::new(vec![pending]), &workers.kinds);
         let overview = Overview::new(
             workers,
+            &table,
             Minutes { slices: vec![slice], all: slice },
             Timestamp::default(),
             at(12.5),
@@ -188,13 +203,39 @@ mod tests {
         let expected = json!({
             "now": "2026-01-01T00:00:12.500Z",
             "startTime": "1970-01-01T00:00:00Z",
-            "workers": [{"name": "pool", "inProcess": true, "kinds": ["simulate"], "jobs": 3, "free": 5}],
+            "workers": [{"name": "pool", "inProcess": true, "kinds": ["simulate"], "moreKinds": 0, "jobs": 3, "free": 5}],
             "moreWorkers": 2,
-            "servedKinds": ["simulate"],
+            "counts": {
+                "kinds": [{"kind": "draw", "jobs": {"PENDING": 2}}],
+                "moreKinds": 0,
+                "all": {"PENDING": 2},
+                "isCut": false,
+                "unserved": [{"kind": "draw", "waiting": 2}],
+                "moreUnserved": 0,
+            },
             "interval": 10,
             "recent": [counts],
             "total": counts,
         });
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn however_many_kinds_workers_have_a_page_loads_a_bounded_part_of_them() {
+        let worker = |number: usize| Present {
+            name: format!("{number:0128}"),
+            kinds: (0..100).map(|kind| format!("{number:032}{kind:032}")).collect(),
+            ..Default::default()
+        };
+        let named: Vec<Present> = (0..WORKERS_MAX).map(worker).collect();
+        let kinds = named.iter().flat_map(|worker| worker.kinds.clone()).collect();
+        let workers = Workers { named, more: 800, kinds };
+        let minutes = Minutes { slices: Vec::new(), all: Slice::default() };
+
+        let overview = Overview::new(workers, &Table::default(), minutes, at(0.0), at(0.0));
+
+        let told: Value = serde_json::from_slice(&overview.text).unwrap();
+        assert!(overview.text.len() < 256 << 10, "{} bytes", overview.text.len());
+        assert_eq!(told["workers"][0]["moreKinds"], 100 - WORKER_KINDS_MAX);
     }
 }

@@ -2,87 +2,55 @@
 // the list below it, only its numbers change.
 
 import { byId, make, mark, say } from "./dom.js"
-import { isFinal } from "./time.js"
+import { either } from "./time.js"
 
-/** @typedef {{kind: string, state: string, jobs: string}} Count */
+/** How many jobs are in each state; what is absent is zero. @typedef {Record<string, number>} Line */
+/**
+ * What the server has counted: the kinds that have most to do, and how many more there are.
+ * @typedef {object} Counted
+ * @property {{kind: string, jobs: Line}[]} kinds
+ * @property {number} moreKinds
+ * @property {Line} all
+ * @property {boolean} isCut There are more than can be counted.
+ * @property {{kind: string, waiting: number}[]} unserved The kinds that nobody serves, and how many of their jobs wait.
+ * @property {number} moreUnserved
+ */
 
-/** As many kinds as the server lists. */
-const KINDS_MAX = 50
 /** How many kinds that nobody serves are named: more would bury what is below. */
 const NOTES_MAX = 5
 
 export class Counts {
-  /** By kind, in the order of the columns. @type {ReadonlyMap<string, number[]>} */
-  #counted = new Map()
-
-  /**
-   * @param {ReadonlySet<string>} served
-   * @param {import("./reading.js").Reading} reading
-   */
-  constructor(served, reading) {
-    this.served = served
+  /** @param {import("./reading.js").Reading} reading */
+  constructor(reading) {
     this.reading = reading
     this.table = byId("counts")
     /** The states, in the order of their columns. */
     this.states = [...this.table.querySelectorAll("thead th[data-state]")].map(cell => cell.getAttribute("data-state") ?? "")
   }
 
-  /**
-   * Somebody else runs jobs now.
-   * @param {ReadonlySet<string>} served
-   */
-  serve(served) {
-    this.served = served
-    this.#showUnserved()
-  }
-
-  /**
-   * @param {Count[]} counts
-   * @param {boolean} isCut There are more than these.
-   */
-  show(counts, isCut) {
-    /** @type {Map<string, number[]>} */
-    const lines = new Map()
-    const all = this.states.map(() => 0)
-    for (const { kind, state, jobs } of counts) {
-      const place = this.states.indexOf(state)
-      if (place < 0) continue
-      const line = lines.get(kind) ?? this.states.map(() => 0)
-      line[place] += Number(jobs)
-      all[place] += Number(jobs)
-      lines.set(kind, line)
-    }
-    this.#counted = lines
+  /** @param {Counted} counted */
+  show(counted) {
+    const { kinds, moreKinds, all, isCut } = counted
+    const lines = new Map(kinds.map(({ kind, jobs }) => [kind, jobs]))
     const body = this.table.querySelector("tbody")
     const sum = this.table.querySelector("tfoot tr")
     if (!body || !sum) return
     const rows = new Map([...body.rows].map(row => [row.dataset.kind ?? "", row]))
     // While somebody reads the list below, no line comes or goes.
-    const shown = this.reading.isOn ? [...rows.keys()] : this.#chosen(lines)
+    const shown = this.reading.isOn ? [...rows.keys()] : [...lines.keys()]
     for (const [kind, row] of rows) if (!shown.includes(kind)) row.remove()
     shown.forEach((kind, index) => {
       const row = rows.get(kind) ?? this.#line(kind)
       if (body.rows[index] !== row) body.insertBefore(row, body.rows[index] ?? null)
-      this.#fill(row, lines.get(kind) ?? [], `&kind=${encodeURIComponent(kind)}`)
+      // One that is not among those with most to do keeps its numbers for so long; where all are told of, it has no jobs.
+      const line = lines.get(kind) ?? (moreKinds > 0 || isCut ? null : {})
+      if (line) this.#fill(row, line, `&kind=${encodeURIComponent(kind)}`)
     })
     this.#fill(sum, all, "")
-    const more = lines.size - shown.length
-    if (!this.reading.isOn) byId("beyond").hidden = more <= 0 && !isCut
-    const words = `${more} more kinds are not listed; they are part of the sum.`
+    if (!this.reading.isOn) byId("beyond").hidden = moreKinds === 0 && !isCut
+    const words = `${moreKinds} more ${either(moreKinds, "kind is", "kinds are")} not listed; the sum has all.`
     say(byId("beyond"), isCut ? "There are more kinds than can be counted here." : words)
-    this.#showUnserved()
-  }
-
-  /**
-   * The kinds that have most to do, by name.
-   * @param {Map<string, number[]>} lines
-   */
-  #chosen(lines) {
-    const sum = (/** @type {number[]} */ line) => line.reduce((sum, count) => sum + count, 0)
-    const active = (/** @type {number[]} */ line) => sum(line.filter((_, place) => !isFinal(this.states[place])))
-    const all = [...lines].map(([kind, line]) => ({ kind, active: active(line), all: sum(line) }))
-    all.sort((one, other) => other.active - one.active || other.all - one.all || (one.kind < other.kind ? -1 : 1))
-    return all.slice(0, KINDS_MAX).map(({ kind }) => kind).sort()
+    this.#showUnserved(counted)
   }
 
   /** @param {string} kind */
@@ -94,12 +62,12 @@ export class Counts {
 
   /**
    * @param {Element} row
-   * @param {readonly number[]} counts
+   * @param {Line} counts
    * @param {string} kind
    */
   #fill(row, counts, kind) {
     row.querySelectorAll("td").forEach((cell, place) => {
-      const text = String(counts[place] ?? 0)
+      const text = String(counts[this.states[place] ?? ""] ?? 0)
       if (cell.textContent === text) return
       mark(cell, "data-none", text === "0" ? "" : null)
       const link = cell.querySelector("a")
@@ -109,31 +77,34 @@ export class Counts {
     })
   }
 
-  /** Says where jobs wait because nobody serves their kind. */
-  #showUnserved() {
+  /**
+   * Says where jobs wait because nobody serves their kind.
+   * @param {Counted} counted
+   */
+  #showUnserved({ unserved, moreUnserved }) {
     const notes = byId("unserved")
-    const pending = this.states.indexOf("PENDING")
-    const unserved = [...this.#counted].filter(([kind, line]) => line[pending] > 0 && !this.served.has(kind))
-    const waiting = new Map(unserved.slice(0, NOTES_MAX))
     const known = new Map([...notes.children].map(note => [note.getAttribute("data-kind") ?? "", note]))
     if (this.reading.isOn) {
+      const waiting = new Map(unserved.map(({ kind, waiting }) => [kind, waiting]))
       for (const [kind, note] of known) {
         const number = note.querySelector("span")
-        if (number) say(number, String(this.#counted.get(kind)?.[pending] ?? 0))
+        const now = waiting.get(kind) ?? (moreUnserved > 0 ? null : 0)
+        if (number && now !== null) say(number, String(now))
       }
       return
     }
-    const more = unserved.length - waiting.size
+    const named = unserved.slice(0, NOTES_MAX)
+    const more = unserved.length - named.length + moreUnserved
     byId("more-unserved").hidden = more === 0
-    say(byId("more-unserved"), `So it is with ${more} more kinds.`)
-    for (const [kind, note] of known) if (!waiting.has(kind)) note.remove()
-    for (const [kind, line] of waiting) {
+    say(byId("more-unserved"), `So it is with ${more} more ${either(more, "kind", "kinds")}.`)
+    for (const [kind, note] of known) if (!named.some(one => one.kind === kind)) note.remove()
+    for (const { kind, waiting } of named) {
       const number = known.get(kind)?.querySelector("span")
       if (number) {
-        say(number, String(line[pending]))
+        say(number, String(waiting))
         continue
       }
-      const count = make("span", {}, String(line[pending]))
+      const count = make("span", {}, String(waiting))
       const words = ["No worker serves the kind ", make("strong", {}, kind), ": ", count, " waiting."]
       notes.append(make("p", { class: "unserved", "data-kind": kind }, ...words))
     }

@@ -7,13 +7,10 @@ import { byId, make, say } from "./dom.js"
 import { List } from "./list.js"
 import { Reading } from "./reading.js"
 import { prepare } from "./start.js"
-import { keepTimes, serverSays } from "./time.js"
+import { either, keepTimes, serverSays } from "./time.js"
 
-/** How often each is asked for, in milliseconds. */
-const COUNTS_EVERY = 2000
-const OVERVIEW_EVERY = 5000
-/** As many kinds of a worker as the server names (`dashboard.rs`). */
-const WORKER_KINDS_MAX = 12
+/** How often it is asked for, in milliseconds. */
+const OVERVIEW_EVERY = 2000
 
 /**
  * What `/overview` answers.
@@ -23,23 +20,21 @@ const WORKER_KINDS_MAX = 12
  * @property {number} interval Seconds of each of the recent slices.
  * @property {Worker[]} workers
  * @property {number} moreWorkers
- * @property {string[]} servedKinds
+ * @property {import("./counts.js").Counted} counts
  * @property {import("./charts.js").Slice[]} recent
  * @property {import("./charts.js").Slice} total
  */
 
-/** @typedef {{name: string, inProcess: boolean, kinds: string[], jobs: number, free: number}} Worker */
+/** @typedef {{name: string, inProcess: boolean, kinds: string[], moreKinds: number, jobs: number, free: number}} Worker */
 
-/** The kinds that somebody serves; at first, those on the page of which it does not say that nobody does. @type {ReadonlySet<string>} */
-let served = servedAtFirst()
+/** The kinds that nobody serves though jobs of theirs wait; at first, those of which the page says so. @type {ReadonlySet<string>} */
+let unserved = new Set(kindsOf("#unserved strong, #jobs li:has(.unserved) .kind"))
 /** @type {List | null} */
 let list = null
 
-function servedAtFirst() {
-  const kinds = (/** @type {string} */ selector) => [...document.querySelectorAll(selector)].map(kind => kind.textContent ?? "")
-  const served = new Set(kinds("#workers .kind, #counts tbody th, #jobs .kind"))
-  for (const kind of kinds("#unserved strong, #jobs li:has(.unserved) .kind")) served.delete(kind)
-  return served
+/** @param {string} selector */
+function kindsOf(selector) {
+  return [...document.querySelectorAll(selector)].map(kind => kind.textContent ?? "")
 }
 
 /**
@@ -71,11 +66,11 @@ function showOverview(overview) {
   serverSays(Date.parse(overview.now))
   charts.draw(overview)
   showWorkers(overview)
-  const now = new Set(overview.servedKinds)
-  if (now.size === served.size && [...now].every(kind => served.has(kind))) return
-  served = now
-  list?.serve(served)
-  counts.serve(served)
+  counts.show(overview.counts)
+  const now = new Set(overview.counts.unserved.map(({ kind }) => kind))
+  if (now.size === unserved.size && [...now].every(kind => unserved.has(kind))) return
+  unserved = now
+  list?.serve(unserved)
 }
 
 /** @param {Overview} overview */
@@ -93,10 +88,10 @@ function showWorkers({ workers, moreWorkers }) {
     if (all.children[index] !== element) all.insertBefore(element, all.children[index] ?? null)
     const [slots, kinds] = [".slots", ".kinds"].map(selector => element.querySelector(selector))
     if (slots) say(slots, `${worker.jobs} running, ${worker.free} free`)
-    if (kinds) showKinds(kinds, worker.kinds)
+    if (kinds) showKinds(kinds, worker)
   })
   byId("more-workers").hidden = moreWorkers === 0
-  say(byId("more-workers"), `${moreWorkers} more are not listed.`)
+  say(byId("more-workers"), `${moreWorkers} more ${either(moreWorkers, "is", "are")} not listed.`)
   byId("no-workers").hidden = workers.length > 0
 }
 
@@ -109,22 +104,20 @@ function workerOf({ name, inProcess }) {
 
 /**
  * @param {Element} element
- * @param {readonly string[]} kinds
+ * @param {Worker} worker
  */
-function showKinds(element, kinds) {
-  const shown = kinds.slice(0, WORKER_KINDS_MAX)
-  const rest = kinds.length > shown.length ? `and ${kinds.length - shown.length} more` : ""
-  if (element.textContent === shown.map(kind => `${kind} `).join("") + rest) return
-  element.replaceChildren(...shown.flatMap(kind => [make("span", { class: "kind" }, kind), " "]), rest)
+function showKinds(element, { kinds, moreKinds }) {
+  const rest = moreKinds > 0 ? `and ${moreKinds} more` : ""
+  if (element.textContent === kinds.map(kind => `${kind} `).join("") + rest) return
+  element.replaceChildren(...kinds.flatMap(kind => [make("span", { class: "kind" }, kind), " "]), rest)
 }
 
 const charts = new Charts()
 const reading = new Reading()
-const counts = new Counts(served, reading)
+const counts = new Counts(reading)
 keepTimes()
 prepare()
 const address = byId("jobs").dataset.watch
 // What is older than the first page is not followed.
-if (address) list = new List(address, served, reading)
-poll("/v1/jobs:count", COUNTS_EVERY, answer => counts.show(answer.counts ?? [], answer.truncated === true))
+if (address) list = new List(address, unserved, reading)
 poll("/overview", OVERVIEW_EVERY, showOverview)

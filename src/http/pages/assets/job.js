@@ -358,7 +358,11 @@ async function askWhetherServed() {
   const overview = await answerOf("/overview")
   if (!overview) return
   serverSays(Date.parse(overview.now))
-  isServed = overview.servedKinds.includes(job.kind)
+  const { unserved, moreUnserved, isCut } = overview.counts
+  const isAll = moreUnserved === 0 && !isCut && Date.parse(overview.now) > Date.parse(job.createTime)
+  if (unserved.some((/** @type {{kind: string}} */ { kind }) => kind === job.kind)) isServed = false
+  // Of what it does not tell of, or was made before, the page goes on saying what it said.
+  else if (isAll) isServed = true
   draw()
 }
 

@@ -41,13 +41,13 @@ export class List {
 
   /**
    * @param {string} address
-   * @param {ReadonlySet<string>} served
+   * @param {ReadonlySet<string>} unserved
    * @param {import("./reading.js").Reading} reading
    */
-  constructor(address, served, reading) {
+  constructor(address, unserved, reading) {
     this.element = byId("jobs")
     this.button = byId("newer")
-    this.served = served
+    this.unserved = unserved
     this.reading = reading
     for (const element of this.element.children) {
       if (element instanceof HTMLElement) this.#add(Row.of(element), this.#rows.length)
@@ -70,10 +70,10 @@ export class List {
 
   /**
    * Somebody else runs jobs now.
-   * @param {ReadonlySet<string>} served
+   * @param {ReadonlySet<string>} unserved
    */
-  serve(served) {
-    this.served = served
+  serve(unserved) {
+    this.unserved = unserved
     for (const [id, job] of this.#known) {
       if (job.state === "PENDING" && !this.#changed.has(id)) this.#changed.set(id, job)
     }
@@ -129,7 +129,7 @@ export class List {
       seen += 1
       const row = this.#byId.get(id)
       if (row) {
-        row.show(job, this.served)
+        row.show(job, this.unserved)
         this.#known.set(id, job)
         changed += 1
       } else if (!this.#take(job)) {
@@ -165,7 +165,7 @@ export class List {
       return true
     }
     const row = Row.make(job)
-    row.show(job, this.served)
+    row.show(job, this.unserved)
     this.#known.set(job.id, job)
     this.#add(row, place)
     return false

@@ -83,9 +83,9 @@ export class Row {
   /**
    * Shows the job as it is now.
    * @param {Job} job
-   * @param {ReadonlySet<string>} served
+   * @param {ReadonlySet<string>} unserved
    */
-  show(job, served) {
+  show(job, unserved) {
     mark(this.element, "data-state", job.state)
     mark(this.state, "data-state", job.state)
     say(this.state, label(job.state))
@@ -93,10 +93,10 @@ export class Row {
     const isUnknown = fraction === undefined && (job.state === "RUNNING" || job.state === "CANCELLING")
     mark(this.bar, "value", isUnknown ? null : String(fraction ?? 0))
     say(this.percent, fraction === undefined ? "" : `${Math.floor(fraction * 100)} %`)
-    const noted = notedOf(job, served)
+    const noted = notedOf(job, unserved)
     if (noted === this.noted) return
     this.noted = noted
-    const note = noteOf(job, served)
+    const note = noteOf(job, unserved)
     if (note.length > 1 || note.some(part => typeof part !== "string") || this.note.childElementCount > 0) {
       this.note.replaceChildren(...note)
     } else {
@@ -139,11 +139,11 @@ function part(element, selector) {
 /**
  * All that the note depends on, so that it is made anew only where that has changed.
  * @param {Job} job
- * @param {ReadonlySet<string>} served
+ * @param {ReadonlySet<string>} unserved
  */
-function notedOf(job, served) {
+function notedOf(job, unserved) {
   const { state, attempt, progress, failure, nextAttemptTime, endTime } = job
-  const waits = state === "PENDING" && served.has(job.kind)
+  const waits = state === "PENDING" && !unserved.has(job.kind)
   const stage = isFinal(state) ? "" : progress?.stage
   return [state, attempt, stage, failure?.reason, failure?.message, nextAttemptTime, endTime, waits].join("\n")
 }
@@ -151,14 +151,14 @@ function notedOf(job, served) {
 /**
  * What is to be known of where it is.
  * @param {Job} job
- * @param {ReadonlySet<string>} served
+ * @param {ReadonlySet<string>} unserved
  * @returns {(Node | string)[]}
  */
-function noteOf(job, served) {
+function noteOf(job, unserved) {
   const told = job.failure ? tell(job.failure) : ""
   switch (job.state) {
     case "PENDING":
-      if (served.has(job.kind)) return ["waits for a worker"]
+      if (!unserved.has(job.kind)) return ["waits for a worker"]
       return [make("span", { class: "unserved" }, `no worker serves ${job.kind}`)]
     case "SCHEDULED":
     case "RETRYING": {
