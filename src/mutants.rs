@@ -31,11 +31,13 @@ pub enum Mutant {
     CheckpointLost,
     /// An attempt that goes on from a checkpoint voids the output that this keeps.
     KeptOutputVoid,
+    /// Of two checkpoints that wait for one commit the earlier is recorded, under the number of the later.
+    EarlierCheckpointKept,
 }
 
 impl Mutant {
     /// All of them, with their names.
-    pub const ALL: [(Self, &str); 13] = [
+    pub const ALL: [(Self, &str); 14] = [
         (Self::FencingOff, "fencing off"),
         (Self::AnswerBeforeCommit, "answer before the commit"),
         (Self::EventBeforeCommit, "event before the commit"),
@@ -49,6 +51,7 @@ impl Mutant {
         (Self::PlaceLeft, "place left"),
         (Self::CheckpointLost, "checkpoint lost"),
         (Self::KeptOutputVoid, "kept output void"),
+        (Self::EarlierCheckpointKept, "earlier checkpoint kept"),
     ];
 }
 

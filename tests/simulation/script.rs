@@ -87,10 +87,18 @@ impl Handler for Script {
                 3 => context.metrics([("pieces".to_owned(), piece as f64)].into())?,
                 4 => context.output_to("notes", format!("{nonce} – {piece}\n")).await?,
                 5 | 6 => {
-                    let (number, checkpoint) = ledger.checkpoints(&nonce, !lots.one_in(4));
-                    let bytes = checkpoint.len() as u64;
-                    context.checkpoint(checkpoint, bytes).await?;
-                    ledger.recorded(&nonce, number);
+                    // Now and then two at once, of which one may stand for both.
+                    let all = !lots.one_in(4);
+                    let both = if lots.one_in(3) { vec![!all, all] } else { vec![all] };
+                    let record = async |all| {
+                        let (number, checkpoint) = ledger.checkpoints(&nonce, all);
+                        let bytes = checkpoint.len() as u64;
+                        context.checkpoint(checkpoint, bytes).await.map(|()| ledger.recorded(&nonce, number))
+                    };
+                    futures_util::future::join_all(both.into_iter().map(record))
+                        .await
+                        .into_iter()
+                        .collect::<Result<(), _>>()?;
                 }
                 _ => {
                     let text = format!("{nonce}/{piece} ");

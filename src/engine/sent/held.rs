@@ -5,6 +5,7 @@ use super::checkpoints::Admitted;
 use super::piece::RECORD_BYTES;
 use super::text::completes;
 use crate::job::LogLine;
+use crate::mutants::{self, Mutant};
 use bytes::BytesMut;
 
 /// A part of what waits.
@@ -89,12 +90,17 @@ impl Held {
 
     /// Takes a checkpoint. One that waits for the same commit would be recorded only to be overwritten by it, so it takes the
     /// place of that one; whoever waits for the earlier one now waits for this one.
-    pub fn push_checkpoint(&mut self, checkpoint: Admitted) {
+    pub fn push_checkpoint(&mut self, mut checkpoint: Admitted) {
         let mut counted = RECORD_BYTES;
         let behind = self.replaceable().map(|place| self.0.split_off(place));
         for item in behind.into_iter().flatten() {
             match item {
-                Item::Checkpoint(_, others) => counted += others,
+                Item::Checkpoint(earlier, others) => {
+                    counted += others;
+                    if mutants::is(Mutant::EarlierCheckpointKept) {
+                        checkpoint = Admitted { number: checkpoint.number, ..earlier };
+                    }
+                }
                 Item::Data(index, data) => self.push(index, &data),
                 Item::Lines(lines) => self.push_lines(lines),
                 Item::Reset(index, kept) => self.push_reset(index, kept),

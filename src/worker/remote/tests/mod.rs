@@ -218,7 +218,7 @@ async fn no_more_measurements_are_sent_than_are_taken() {
 #[tokio::test(start_paused = true)]
 async fn a_server_older_than_checkpoints_is_told_of_and_not_waited_for() {
     let (mut far, source, job, mut work) = begun().await;
-    let checkpoint = source.checkpoint(&job.token, Bytes::from_static(b"far"), 0);
+    let checkpoint = source.checkpoint(&job.token, Bytes::new(), Bytes::from_static(b"far"), 0);
     let answer = async {
         let mut emit = far.emit().await;
         assert_eq!(emit.next().await.checkpoint.expect("it is sent all the same").data, "far");
