@@ -39,6 +39,8 @@ sys.path[:0] = [STUBS.name]
 
 from longhaul.v1 import job_service_pb2_grpc  # noqa: E402  (it has just been made)
 
+# Where all of this runs in the background, a shell has it ignore SIGINT, and so would every program that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TOGETHER = {
     "test_ai": "port 3000", "test_readme": "port 3000",
