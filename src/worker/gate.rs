@@ -28,14 +28,16 @@ impl Gate {
         });
     }
 
+    /// How long it is still closed; nothing where it is open.
+    pub fn left(&self) -> Option<Duration> {
+        let left = self.0.borrow().map(|until| until.saturating_duration_since(Instant::now()));
+        left.filter(|left| !left.is_zero())
+    }
+
     /// Waits until it is open.
     pub async fn opened(&self) {
-        loop {
-            let until = *self.0.borrow();
-            match until.filter(|until| *until > Instant::now()) {
-                Some(until) => tokio::time::sleep_until(until).await,
-                None => return,
-            }
+        while let Some(left) = self.left() {
+            tokio::time::sleep(left).await;
         }
     }
 

@@ -31,7 +31,7 @@ class Provider(http.server.ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.asked, self.answered = collections.Counter(), collections.Counter()
         self.now, self.most = 0, 0
-        self.takes, self.busy, self.is_up = 0.0, [], True
+        self.takes, self.busy, self.is_up, self.knows_its_model = 0.0, [], True, True
         self.hold = threading.Event()
         self.hold.set()
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -70,6 +70,10 @@ class Answers(http.server.BaseHTTPRequestHandler):
             return self.say(429, {"error": {"message": "slow down"}}, refusal)
         if not provider.is_up or prompt.startswith("break"):
             return self.say(500, {"error": {"message": "an accident"}})
+        if not self.server.knows_its_model:
+            return self.say(404, {"error": {"message": "no such model"}})
+        if prompt.startswith("forbid"):
+            return self.say(403, {"error": {"message": "flagged"}})
         if prompt.startswith("refuse"):
             return self.say(400, {"error": {"message": "not this one"}})
         if prompt.startswith("bar"):
@@ -82,11 +86,17 @@ class Answers(http.server.BaseHTTPRequestHandler):
         for piece in (words[:3], words[3:]):
             self.event({"choices": [{"delta": {"content": piece}}]})
         usage = {"prompt_tokens": 10, "completion_tokens": 3}
-        self.event({"model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}], "usage": usage})
-        self.wfile.write(b"data: [DONE]\n\n")
-        self.close_connection = True
         with provider.lock:
             provider.answered[prompt] += 1
+            # Once it has all, the client may well be here again before this thread goes on.
+            provider.now -= 1
+        try:
+            self.event({"model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}], "usage": usage})
+            self.wfile.write(b"data: [DONE]\n\n")
+        finally:
+            self.close_connection = True
+            with provider.lock:
+                provider.now += 1
 
     def event(self, value):
         self.wfile.write(f"data: {json.dumps(value)}\n\n".encode())
@@ -193,12 +203,13 @@ def test_a_single_job_has_its_turn_beside_a_batch(serve, provider):
 def test_an_item_that_is_refused_has_its_error_and_the_others_their_answers(serve, provider):
     server = serve()
 
-    _, by_index, total = finished(server, start(server, ["a", {"prompt": "refuse", "id": "r"}, "b"], ONCE))
+    items = ["a", {"prompt": "refuse", "id": "r"}, "b", "forbid"]
+    _, by_index, total = finished(server, start(server, items, ONCE))
 
     error = by_index[1]["error"]
     assert (error["reason"], error["details"]["status"]) == ("PROVIDER_REFUSED", 400) and "not this one" in error["message"]
     assert "text" not in by_index[1] and "error" not in by_index[0] and by_index[1]["id"] == "r"
-    assert (total["answered"], total["failed"]) == (2, 1)
+    assert (total["answered"], total["failed"]) == (2, 2) and by_index[3]["error"]["details"]["status"] == 403
     assert provider.asked["refuse"] == 1
 
 
@@ -211,13 +222,52 @@ def test_an_item_that_fails_by_accident_is_asked_three_times(serve, provider):
     assert by_index[0]["error"]["reason"] == "PROVIDER_ERROR" and (total["answered"], total["failed"]) == (2, 1)
 
 
-def test_when_no_item_is_answered_the_job_has_failed(serve, provider):
-    server = serve()
+@pytest.mark.parametrize("bad", [range(0, 12), range(0, 40, 4)], ids=["first", "between"])
+def test_however_many_items_always_fail_the_others_are_answered(serve, provider, bad):
+    server = serve(max_concurrent=4)
+    items = [f"{'break' if n in bad else 'question'} {n}" for n in range(40)]
 
-    messages, final = fail(server, start(server, ["refuse a", "refuse b"]))
+    _, by_index, total = finished(server, start(server, items))
+
+    assert (total["answered"], total["failed"]) == (40 - len(bad), len(bad))
+    assert {index for index, line in by_index.items() if "error" in line} == set(bad)
+
+
+def test_a_last_item_that_always_fails_is_asked_six_times(serve, provider):
+    server = serve(max_concurrent=1)
+
+    messages, by_index, total = finished(server, start(server, ["a", "break"]))
+
+    assert provider.asked == {"a": 1, "break": 6} and by_index[1]["error"]["reason"] == "PROVIDER_ERROR"
+    assert (total["answered"], total["failed"]) == (1, 1) and len(failures(messages)) == 1
+
+
+def test_an_outage_before_any_answer_is_no_items_error(serve, provider):
+    server = serve()
+    provider.is_up = False
+    options = {"retryPolicy": {"initialInterval": "0.1s", "backoffCoefficient": 1, "maximumAttempts": 100}}
+    job = start(server, ["a", "b"], options)
+    until(lambda: failures(history(server, job)), "an attempt that has failed")
+    provider.is_up = True
+
+    _, _, total = finished(server, job)
+
+    assert (total["answered"], total["failed"]) == (2, 0)
+
+
+def test_when_no_item_is_answered_the_job_has_failed_and_a_retry_begins_anew(serve, provider):
+    server = serve()
+    provider.knows_its_model = False
+
+    job = start(server, ["a", "b"])
+    messages, final = fail(server, job)
+    provider.knows_its_model = True
+    request = job_service_pb2.RetryJobRequest(job_id=job.id)
+    _, by_index, total = finished(server, server.jobs.RetryJob(request, timeout=WAIT))
 
     assert (final.failure.reason, final.failure.permanent) == ("NO_ANSWERS", True)
-    assert "not this one" in final.failure.message and len(lines(rendered(messages))) == 2
+    assert "no such model" in final.failure.message and len(lines(rendered(messages))) == 2
+    assert total["answered"] == 2 and "text" in by_index[0]
 
 
 def test_an_account_that_is_refused_ends_the_job_and_not_each_item(serve, provider):

@@ -2,7 +2,7 @@
 //! has: behind each line is a checkpoint that says which are finished.
 
 use super::answer::{Answer, Reading, Tokens};
-use super::caller::Caller;
+use super::caller::{Caller, QUIET_MAX};
 use super::exchange::Audience;
 use super::failure::{self, Trouble};
 use super::items::Items;
@@ -15,18 +15,20 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How often an item is asked that fails for no fault of its own, as far as can be seen.
+/// How often an item is asked that fails by accident, while others are answered.
 const TRIES_MAX: u32 = 3;
-/// The longest wait that the job sits out; for a longer one it is given back, so that everybody sees why it waits.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+/// The same where others were answered before it was asked and none since: it may be the provider as well.
+const LONE_TRIES_MAX: u32 = 6;
 /// How many refusals in a row it sits out: its releases are counted, and a batch may be refused more often than that.
 const REFUSALS_MAX: u32 = 10;
+/// Bytes of lines that are written with one checkpoint, but for a longer line: as much is one commit.
+const WRITTEN_BYTES_MAX: usize = 256 << 10;
 /// How often the job says that it is alive while answers come.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -34,20 +36,22 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 pub async fn run(caller: &Caller, context: &Context, items: &Items) -> Result<Bytes, Failure> {
     let tally = match context.last_checkpoint() {
         None => Tally::default(),
-        Some(checkpoint) => serde_json::from_slice(checkpoint).map_err(|error| {
+        Some(checkpoint) => Tally::read(checkpoint, items.len()).map_err(|error| {
             let text = format!("the checkpoint is none of a batch, so nobody knows what is paid: {error}");
             Failure::new("UNKNOWN_CHECKPOINT", text).permanent()
         })?,
     };
     let asking =
         Asking { caller, context, items, leaving: CancellationToken::new(), heard: AtomicU64::new(0) };
+    // Those that failed come last, so that however many there are each attempt gets further.
+    let mut left: Vec<_> = (0..items.len()).filter(|index| !tally.has(*index)).collect();
+    left.sort_by_key(|index| tally.tries(*index));
     let batch = Batch {
         asking: &asking,
         limit: caller.provider.batch_concurrent,
-        waiting: (0..items.len()).filter(|index| !tally.has(*index)).map(|index| (index, None)).collect(),
+        waiting: left.into_iter().map(|index| (index, None)).collect(),
         tally,
         lines: Vec::new(),
-        tries: HashMap::new(),
         accidents: 0,
         left: None,
         last_error: None,
@@ -79,9 +83,7 @@ struct Batch<'a> {
     tally: Tally,
     /// What is to be written.
     lines: Vec<u8>,
-    /// How often an item was asked in vain.
-    tries: HashMap<usize, u32>,
-    /// How often anything was, since the last answer.
+    /// Accidents since the last answer, without those of items that fail while others are answered.
     accidents: usize,
     /// Why the job cannot go on now.
     left: Option<Left>,
@@ -148,7 +150,7 @@ impl Batch<'_> {
             }
             self.write().await?;
         }
-        self.conclude()
+        self.conclude().await
     }
 
     /// What has become of an item.
@@ -158,16 +160,16 @@ impl Batch<'_> {
             Some(Ok(answer)) => {
                 self.accidents = 0;
                 if answer.text.is_some() {
+                    self.line(index, Some(&answer), None).await?;
                     self.tally.answer(index, &answer);
-                    self.line(index, Some(&answer), None);
                 } else {
                     self.tally.add(&answer);
                     let text = format!("its text is more than {RESULT_BYTES_MAX} bytes");
                     let provider = &self.asking.caller.provider;
-                    self.fail(index, &failure::of(provider, "ANSWER_TOO_LONG", &text));
+                    self.fail(index, &failure::of(provider, "ANSWER_TOO_LONG", &text)).await?;
                 }
             }
-            Some(Err(Trouble::Failed(failure))) if failure.permanent => self.fail(index, &failure),
+            Some(Err(Trouble::Failed(failure))) if failure.permanent => self.fail(index, &failure).await?,
             Some(Err(Trouble::Failed(failure))) => self.accident(index, failure).await?,
             Some(Err(Trouble::Barred(failure))) => self.leave(Left::Failed(failure)),
             Some(Err(Trouble::Busy(failure, delay))) => self.refused(index, failure, delay).await?,
@@ -175,23 +177,26 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// It may have been the item or the provider: that shows when others are asked.
+    /// It may have been the item or the provider: which of them shows when others are asked.
     async fn accident(&mut self, index: usize, failure: Failure) -> Result<(), Failure> {
-        self.accidents += 1;
+        let is_reached = failure.reason != "PROVIDER_UNREACHABLE";
+        let others_answered = self.tally.try_again(index, is_reached);
+        let tries = self.tally.tries(index);
+        let is_its_own = match others_answered {
+            true => tries >= TRIES_MAX,
+            false => tries >= LONE_TRIES_MAX && self.tally.answered > 0,
+        };
+        if is_its_own {
+            return self.fail(index, &failure).await;
+        }
+        if !(others_answered && is_reached) {
+            self.accidents += 1;
+        }
         if self.accidents >= self.limit + TRIES_MAX as usize {
             self.leave(Left::Failed(failure));
             return Ok(());
         }
-        let is_away = matches!(failure.reason.as_ref(), "PROVIDER_UNREACHABLE" | "PROVIDER_TIMEOUT");
-        let tries = self.tries.entry(index).or_default();
-        if !is_away {
-            *tries += 1;
-        }
-        if *tries >= TRIES_MAX {
-            self.fail(index, &failure);
-            return Ok(());
-        }
-        let wait = failure::backoff((*tries).max(1), self.asking.context.chance());
+        let wait = failure::backoff(tries.max(1), self.asking.context.chance());
         self.waiting.push_back((index, Some(Instant::now() + wait)));
         self.log(index, wait, &failure).await
     }
@@ -205,8 +210,8 @@ impl Batch<'_> {
     ) -> Result<(), Failure> {
         let context = self.asking.context;
         let (delay, refusals) = self.asking.caller.leave_alone(delay, context.chance());
-        self.waiting.push_front((index, None));
-        if delay > WAIT_MAX || refusals >= REFUSALS_MAX {
+        self.waiting.push_back((index, None));
+        if delay > QUIET_MAX || refusals >= REFUSALS_MAX {
             self.leave(Left::Busy(failure, delay));
             return Ok(());
         }
@@ -224,21 +229,33 @@ impl Batch<'_> {
         self.asking.leaving.cancel();
     }
 
-    fn fail(&mut self, index: usize, failure: &Failure) {
-        self.tally.fail(index);
+    async fn fail(&mut self, index: usize, failure: &Failure) -> Result<(), Failure> {
         self.last_error = Some(format!("items[{index}]: {}", failure.message));
         let details = failure.details.as_ref().and_then(|text| serde_json::from_slice::<Value>(text).ok());
         let mut error = json!({"reason": failure.reason, "message": failure.message});
         if let Some(details) = details {
             error["details"] = details;
         }
-        self.line(index, None, Some(error));
+        self.line(index, None, Some(error)).await?;
+        self.tally.fail(index);
+        Ok(())
     }
 
-    fn line(&mut self, index: usize, answer: Option<&Answer>, error: Option<Value>) {
+    /// Adds an item's line to what is to be written; the tally does not have it yet.
+    async fn line(
+        &mut self,
+        index: usize,
+        answer: Option<&Answer>,
+        error: Option<Value>,
+    ) -> Result<(), Failure> {
         let line = Line { index, id: self.asking.items.id(index), answer, error };
-        serde_json::to_writer(&mut self.lines, &line).expect("an answer can be written");
-        self.lines.push(b'\n');
+        let mut line = serde_json::to_vec(&line).expect("an answer can be written");
+        line.push(b'\n');
+        if self.lines.len() + line.len() > WRITTEN_BYTES_MAX {
+            self.write().await?;
+        }
+        self.lines.append(&mut line);
+        Ok(())
     }
 
     /// Writes down what is finished, so that it is never asked again.
@@ -246,9 +263,8 @@ impl Batch<'_> {
         if self.lines.is_empty() {
             return Ok(());
         }
-        let context = self.asking.context;
-        let tally = serde_json::to_vec(&self.tally).expect("a tally can be written");
-        context.output_with_checkpoint(std::mem::take(&mut self.lines), tally).await?;
+        let lines = std::mem::take(&mut self.lines);
+        self.asking.context.output_with_checkpoint(lines, self.tally.written()).await?;
         self.tell()
     }
 
@@ -272,16 +288,20 @@ impl Batch<'_> {
         })
     }
 
-    fn conclude(self) -> Result<Bytes, Failure> {
-        match self.left {
-            Some(Left::Failed(failure)) => return Err(failure),
-            Some(Left::Busy(failure, delay)) => {
-                return Err(super::give_back(self.asking.context, failure, delay));
-            }
-            None => {}
+    async fn conclude(self) -> Result<Bytes, Failure> {
+        let context = self.asking.context;
+        if let Some(left) = self.left {
+            // How often an item was asked in vain, the next attempt has to know.
+            context.checkpoint(self.tally.written(), context.output_bytes()).await?;
+            return Err(match left {
+                Left::Failed(failure) => failure,
+                Left::Busy(failure, delay) => super::give_back(context, failure, delay),
+            });
         }
         let Tally { answered, failed, usage, cost, .. } = self.tally;
         if answered == 0 {
+            // Whoever has the job tried again has mended something, and wants all of it asked anew.
+            context.checkpoint(Bytes::new(), 0).await?;
             let provider = &self.asking.caller.provider;
             let last = self.last_error.unwrap_or_default();
             let text = format!("none of {failed} items has an answer, and the output says why; {last}");
@@ -306,12 +326,11 @@ impl Asking<'_> {
             () = self.leaving.cancelled() => return (index, None),
             place = place => place,
         };
-        let question = match self.items.question(index, &self.caller.provider) {
-            Ok(question) => question,
-            Err(failure) => return (index, Some(Err(failure.into()))),
+        let answer = async {
+            let question = self.items.question(index, &self.caller.provider)?;
+            self.caller.ask(place?, question, &mut Heard(self)).await
         };
-        let mut heard = Heard(self);
-        (index, Some(self.caller.ask(place, question, &mut heard).await))
+        (index, Some(answer.await))
     }
 }
 

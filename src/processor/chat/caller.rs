@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+/// The longest quiet that a job sits out; for a longer one it is given back, so that everybody sees why it waits.
+pub const QUIET_MAX: Duration = Duration::from_secs(10);
+
 /// Asks a provider.
 #[derive(Debug)]
 pub struct Caller {
@@ -35,11 +38,18 @@ impl Caller {
         Ok(Self { provider, client, gate, places, refusals: AtomicU32::new(0) })
     }
 
-    /// Waits until one more request may be sent, in the order of asking. Cancel safe.
-    pub async fn place(&self) -> Place<'_> {
+    /// Waits until one more request may be sent, in the order of asking; not where the provider wants quiet for longer than
+    /// [`QUIET_MAX`]. Cancel safe.
+    pub async fn place(&self) -> Result<Place<'_>, Trouble> {
         let place = Place(self.places.acquire().await.expect("nobody closes them"));
-        self.gate.opened().await;
-        place
+        while let Some(left) = self.gate.left() {
+            if left > QUIET_MAX {
+                let failure = failure::of(&self.provider, "PROVIDER_BUSY", "it wants no requests for now");
+                return Err(Trouble::Busy(failure, Some(left)));
+            }
+            tokio::time::sleep(left).await;
+        }
+        Ok(place)
     }
 
     /// Asks, and returns the answer. Where it is dropped, the connection is closed, and with that the provider stops.
@@ -58,9 +68,12 @@ impl Caller {
     }
 
     /// Leaves the provider alone for as long as it asked; where it did not say, for longer with each refusal in a row. Returns
-    /// how long that is, and the number of this refusal.
+    /// how long that is, and the number of this refusal. What was asked before the last refusal had come counts with that one.
     pub fn leave_alone(&self, delay: Option<Duration>, chance: u64) -> (Duration, u32) {
-        let refusals = self.refusals.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let refusals = match self.gate.left() {
+            Some(_) => self.refusals.load(Ordering::Relaxed).max(1),
+            None => self.refusals.fetch_add(1, Ordering::Relaxed).saturating_add(1),
+        };
         let delay = delay.unwrap_or_else(|| failure::backoff(refusals, chance));
         self.gate.close(delay);
         (delay, refusals)

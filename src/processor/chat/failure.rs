@@ -102,7 +102,8 @@ fn classified(provider: &Provider, status: u16, code: &str, words: &str, delay: 
         Failure { details: Some(details.to_string().into()), permanent, ..Failure::new(reason, told) };
     match (reason, status) {
         ("PROVIDER_BUSY" | "PROVIDER_UNAVAILABLE", _) => Trouble::Busy(failure, delay),
-        ("PROVIDER_QUOTA", _) | (_, 401..=403) => Trouble::Barred(failure),
+        // A 403 may be about this question alone.
+        ("PROVIDER_QUOTA", _) | (_, 401 | 402) => Trouble::Barred(failure),
         _ => Trouble::Failed(failure),
     }
 }

@@ -19,11 +19,11 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Asks, writes down what comes, and returns the job's result.
 pub async fn run(caller: &Caller, context: &Context, question: Question) -> Result<Bytes, Trouble> {
     let place = match caller.place().now_or_never() {
-        Some(place) => place,
-        // A batch has them all.
+        Some(place) => place?,
+        // A batch has them all, or the provider wants quiet.
         None => {
             context.stage("Waiting for a place").await?;
-            caller.place().await
+            caller.place().await?
         }
     };
     let mut watchers = Watchers::new(context, question.cap);

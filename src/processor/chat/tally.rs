@@ -3,6 +3,7 @@
 use super::answer::{Answer, Tokens};
 use super::items::ITEMS_MAX;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The items that are finished, and the sums over them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -18,9 +19,37 @@ pub struct Tally {
     pub usage: Option<Tokens>,
     /// What they cost, where they have a price.
     pub cost: Option<f64>,
+    /// The items that are not finished though they were asked.
+    #[serde(default)]
+    tried: BTreeMap<usize, Tried>,
 }
 
+/// How an item has fared that was asked and has neither answer nor error.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Tried(
+    /// How often it was asked.
+    u32,
+    /// How many had an answer when it was asked first.
+    usize,
+);
+
 impl Tally {
+    /// Reads what was written of a batch of so many items.
+    pub fn read(text: &[u8], items: usize) -> Result<Self, String> {
+        let tally: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        let bits: usize = tally.finished.iter().map(|word| word.count_ones() as usize).sum();
+        let beyond = (items..tally.finished.len().saturating_mul(64)).any(|index| tally.has(index));
+        match beyond || tally.answered.checked_add(tally.failed) != Some(bits) {
+            true => Err(format!("it is not of {items} items")),
+            false => Ok(tally),
+        }
+    }
+
+    /// What is to be written of it.
+    pub fn written(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a tally can be written")
+    }
+
     /// How many items are finished.
     pub fn finished(&self) -> usize {
         self.answered + self.failed
@@ -54,7 +83,20 @@ impl Tally {
         }
     }
 
+    /// How often this one was asked in vain.
+    pub fn tries(&self, index: usize) -> u32 {
+        self.tried.get(&index).map_or(0, |tried| tried.0)
+    }
+
+    /// This one was asked in vain, once more where that `counts`. Whether others had an answer meanwhile.
+    pub fn try_again(&mut self, index: usize, counts: bool) -> bool {
+        let tried = self.tried.entry(index).or_insert(Tried(0, self.answered));
+        tried.0 = tried.0.saturating_add(u32::from(counts));
+        self.answered > tried.1
+    }
+
     fn finish(&mut self, index: usize) {
+        self.tried.remove(&index);
         debug_assert!(index < ITEMS_MAX && !self.has(index));
         if self.finished.len() <= index / 64 {
             self.finished.resize(index / 64 + 1, 0);
@@ -71,16 +113,33 @@ mod tests {
     #[test]
     fn a_tally_is_what_was_written_of_it_and_fits_into_a_checkpoint() {
         let mut tally = Tally::default();
+        for index in 0..ITEMS_MAX {
+            tally.try_again(index, true);
+        }
+        let most = tally.written();
         for index in (0..ITEMS_MAX).filter(|index| index % 3 > 0) {
             tally.fail(index);
         }
 
-        let written = serde_json::to_string(&tally).unwrap();
-        let read: Tally = serde_json::from_str(&written).unwrap();
+        let written = tally.written();
+        let read = Tally::read(&written, ITEMS_MAX).unwrap();
 
-        assert!(written.len() < CHECKPOINT_BYTES_MAX / 50, "{}", written.len());
+        assert!(most.len() < CHECKPOINT_BYTES_MAX, "{}", most.len());
         assert_eq!(read, tally);
         assert_eq!((0..ITEMS_MAX + 100).filter(|index| read.has(*index)).count(), read.failed);
         assert!(!read.has(0) && read.has(1) && read.has(2) && !read.has(3));
+        assert_eq!((read.tries(0), read.tries(1)), (1, 0));
+    }
+
+    #[test]
+    fn a_tally_of_other_items_or_with_wrong_sums_is_none() {
+        let mut tally = Tally::default();
+        tally.fail(70);
+        let written = serde_json::to_string(&tally).unwrap();
+        let swollen = written.replace("\"failed\":1", "\"failed\":2");
+
+        assert!(Tally::read(written.as_bytes(), 71).is_ok());
+        assert!(Tally::read(written.as_bytes(), 70).is_err());
+        assert!(Tally::read(swollen.as_bytes(), 71).is_err());
     }
 }

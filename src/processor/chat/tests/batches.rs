@@ -65,6 +65,46 @@ async fn a_checkpoint_that_is_none_of_a_batch_ends_the_job_before_anything_is_pa
     assert_eq!((failure.reason.as_ref(), failure.permanent), ("UNKNOWN_CHECKPOINT", true));
 }
 
+#[tokio::test]
+async fn what_was_asked_in_vain_is_known_to_the_next_attempt_and_asked_last() {
+    let oh = || refused("500 Internal Server Error", "", "oh");
+    let said = said_after("", 0, r#"{"items": ["a", "b", "c", "d"]}"#, vec![oh(), oh(), oh(), oh()]).await;
+    let (left, kept) = checkpoints(&said).remove(0);
+
+    let answers = vec![streamed(ANSWER), oh(), oh(), oh(), oh()];
+    let next = said_after(&left.to_string(), kept, r#"{"items": ["a", "b", "c", "d", "e"]}"#, answers).await;
+
+    assert_eq!(failure(&said).reason, "PROVIDER_ERROR");
+    assert_eq!(left["tried"], json!({"0": [1, 0], "1": [1, 0], "2": [1, 0], "3": [1, 0]}));
+    assert!(output(&next, "").starts_with(r#"{"index":4,"#), "{next:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_for_a_short_quiet_and_not_for_a_long_one() {
+    let gate = Gate::default();
+    let caller = Caller::new(Arc::new(provider("http://127.0.0.1:1")), gate.clone()).unwrap();
+    let start = tokio::time::Instant::now();
+
+    gate.close(Duration::from_secs(5));
+    assert!(caller.place().await.is_ok());
+    gate.close(Duration::from_secs(60));
+    let refused = caller.place().await;
+
+    assert_eq!(start.elapsed(), Duration::from_secs(5));
+    assert!(matches!(refused, Err(Trouble::Busy(_, Some(left))) if left == Duration::from_secs(60)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_of_what_was_asked_at_once_are_one() {
+    let caller = Caller::new(Arc::new(provider("http://127.0.0.1:1")), Gate::default()).unwrap();
+
+    let counts = [(); 8].map(|()| caller.leave_alone(Some(Duration::from_secs(1)), 0).1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let later = caller.leave_alone(None, u64::MAX);
+
+    assert_eq!((counts, later), ([1; 8], (Duration::from_secs(2), 2)));
+}
+
 #[rstest::rstest]
 #[case(r#"{"items": []}"#, "there are 0 items")]
 #[case(r#"{"items": {}}"#, "items: ")]
