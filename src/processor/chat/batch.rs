@@ -6,7 +6,7 @@ use super::caller::{Caller, QUIET_MAX};
 use super::exchange::Audience;
 use super::failure::{self, Trouble};
 use super::items::Items;
-use super::tally::Tally;
+use super::tally::{Blame, Tally};
 use crate::job::limits::RESULT_BYTES_MAX;
 use crate::job::{Failure, LogLevel, Progress, Timestamp};
 use crate::worker::Context;
@@ -21,12 +21,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How often an item is asked that fails by accident, while others are answered.
-const TRIES_MAX: u32 = 3;
-/// The same where others were answered before it was asked and none since: it may be the provider as well.
-const LONE_TRIES_MAX: u32 = 6;
 /// How many refusals in a row it sits out: its releases are counted, and a batch may be refused more often than that.
 const REFUSALS_MAX: u32 = 10;
+/// How many accidents in a row beyond the requests at once are an outage.
+const MORE_ACCIDENTS: usize = 3;
 /// Bytes of lines that are written with one checkpoint, but for a longer line: as much is one commit.
 const WRITTEN_BYTES_MAX: usize = 256 << 10;
 /// How often the job says that it is alive while answers come.
@@ -83,7 +81,7 @@ struct Batch<'a> {
     tally: Tally,
     /// What is to be written.
     lines: Vec<u8>,
-    /// Accidents since the last answer, without those of items that fail while others are answered.
+    /// Accidents since the last answer that may be the provider's.
     accidents: usize,
     /// Why the job cannot go on now.
     left: Option<Left>,
@@ -179,24 +177,16 @@ impl Batch<'_> {
 
     /// It may have been the item or the provider: which of them shows when others are asked.
     async fn accident(&mut self, index: usize, failure: Failure) -> Result<(), Failure> {
-        let is_reached = failure.reason != "PROVIDER_UNREACHABLE";
-        let others_answered = self.tally.try_again(index, is_reached);
-        let tries = self.tally.tries(index);
-        let is_its_own = match others_answered {
-            true => tries >= TRIES_MAX,
-            false => tries >= LONE_TRIES_MAX && self.tally.answered > 0,
-        };
-        if is_its_own {
-            return self.fail(index, &failure).await;
+        match self.tally.blame(index, failure.reason != "PROVIDER_UNREACHABLE") {
+            Blame::Item => return self.fail(index, &failure).await,
+            Blame::Open => {}
+            Blame::Provider => self.accidents += 1,
         }
-        if !(others_answered && is_reached) {
-            self.accidents += 1;
-        }
-        if self.accidents >= self.limit + TRIES_MAX as usize {
+        if self.accidents >= self.limit + MORE_ACCIDENTS {
             self.leave(Left::Failed(failure));
             return Ok(());
         }
-        let wait = failure::backoff(tries.max(1), self.asking.context.chance());
+        let wait = failure::backoff(self.tally.tries(index).max(1), self.asking.context.chance());
         self.waiting.push_back((index, Some(Instant::now() + wait)));
         self.log(index, wait, &failure).await
     }

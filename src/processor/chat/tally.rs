@@ -5,6 +5,22 @@ use super::items::ITEMS_MAX;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// How often an item is asked that fails by accident, while others are answered.
+const TRIES_MAX: u32 = 3;
+/// The same where others were answered before it was asked and none since: it may be the provider as well.
+const LONE_TRIES_MAX: u32 = 6;
+
+/// Whose doing it is that an item has failed by accident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// Its own: it is not asked again.
+    Item,
+    /// The provider's, as it seems.
+    Provider,
+    /// Others were answered, but it was not asked often.
+    Open,
+}
+
 /// The items that are finished, and the sums over them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,11 +104,21 @@ impl Tally {
         self.tried.get(&index).map_or(0, |tried| tried.0)
     }
 
-    /// This one was asked in vain, once more where that `counts`. Whether others had an answer meanwhile.
-    pub fn try_again(&mut self, index: usize, counts: bool) -> bool {
+    /// This one has failed by accident. Who is to blame shows by the others; where the provider was not even `reached`, it is
+    /// never the item.
+    pub fn blame(&mut self, index: usize, reached: bool) -> Blame {
         let tried = self.tried.entry(index).or_insert(Tried(0, self.answered));
-        tried.0 = tried.0.saturating_add(u32::from(counts));
-        self.answered > tried.1
+        if !reached {
+            return Blame::Provider;
+        }
+        tried.0 = tried.0.saturating_add(1);
+        let others_answered = self.answered > tried.1;
+        let most = if others_answered { TRIES_MAX } else { LONE_TRIES_MAX };
+        match (tried.0 >= most && self.answered > 0, others_answered) {
+            (true, _) => Blame::Item,
+            (false, true) => Blame::Open,
+            (false, false) => Blame::Provider,
+        }
     }
 
     fn finish(&mut self, index: usize) {
@@ -109,12 +135,13 @@ impl Tally {
 mod tests {
     use super::*;
     use crate::job::limits::CHECKPOINT_BYTES_MAX;
+    use crate::processor::chat::answer::Ended;
 
     #[test]
     fn a_tally_is_what_was_written_of_it_and_fits_into_a_checkpoint() {
         let mut tally = Tally::default();
         for index in 0..ITEMS_MAX {
-            tally.try_again(index, true);
+            tally.blame(index, true);
         }
         let most = tally.written();
         for index in (0..ITEMS_MAX).filter(|index| index % 3 > 0) {
@@ -129,6 +156,35 @@ mod tests {
         assert_eq!((0..ITEMS_MAX + 100).filter(|index| read.has(*index)).count(), read.failed);
         assert!(!read.has(0) && read.has(1) && read.has(2) && !read.has(3));
         assert_eq!((read.tries(0), read.tries(1)), (1, 0));
+    }
+
+    #[test]
+    fn who_is_to_blame_shows_by_the_others() {
+        use Blame::{Item, Open, Provider};
+        let answer = Answer {
+            text: None,
+            finish_reason: Ended::Stop,
+            truncated: false,
+            model: None,
+            usage: None,
+            cost: None,
+        };
+        let (mut tally, mut blamed) = (Tally::default(), Vec::new());
+        let mut blame = |tally: &mut Tally, index, reached| blamed.push(tally.blame(index, reached));
+
+        // Before any answer it is the provider, however often.
+        (0..9).for_each(|_| blame(&mut tally, 0, true));
+        tally.answer(1, &answer);
+        blame(&mut tally, 0, false);
+        blame(&mut tally, 0, true);
+        // With an answer in between, and without one.
+        blame(&mut tally, 2, true);
+        tally.answer(3, &answer);
+        (0..2).for_each(|_| blame(&mut tally, 2, true));
+        (0..6).for_each(|_| blame(&mut tally, 4, true));
+
+        let expected = [vec![Provider; 10], vec![Item, Provider, Open, Item], vec![Provider; 5], vec![Item]];
+        assert_eq!(blamed, expected.concat());
     }
 
     #[test]
