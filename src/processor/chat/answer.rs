@@ -4,6 +4,7 @@
 use crate::job::Metrics;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::ops::AddAssign;
 
 /// An answer that has come to a good end.
@@ -98,7 +99,7 @@ pub struct Choice {
 #[serde(default)]
 pub struct Text {
     /// The answer.
-    pub content: Option<String>,
+    pub content: Option<Content>,
     /// What the model thought before it, as one half of the servers calls it.
     pub reasoning_content: Option<String>,
     /// The same, as the other half does; some put more than a text there.
@@ -109,18 +110,52 @@ pub struct Text {
 
 impl Text {
     /// What the model thought.
-    pub fn thought(&self) -> Option<&str> {
+    pub fn thought(&self) -> Option<Cow<'_, str>> {
         let plain = || self.reasoning.as_ref().and_then(Value::as_str);
-        self.reasoning_content.as_deref().or_else(plain).filter(|text| !text.is_empty())
+        let apart = self.reasoning_content.as_deref().or_else(plain).filter(|text| !text.is_empty());
+        apart.map(Cow::from).or_else(|| self.content.as_ref()?.thought())
     }
 
     /// What it says.
-    pub fn said(&self) -> Option<&str> {
-        self.content
-            .as_deref()
-            .filter(|text| !text.is_empty())
-            .or(self.refusal.as_deref())
-            .filter(|text| !text.is_empty())
+    pub fn said(&self) -> Option<Cow<'_, str>> {
+        let refusal = || self.refusal.as_deref().filter(|text| !text.is_empty());
+        self.content.as_ref().and_then(Content::said).or_else(|| refusal().map(Cow::from))
+    }
+}
+
+/// A text, or what it is put together from, as Mistral's reasoning models have it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Content {
+    /// All of it.
+    Text(String),
+    /// One after the other.
+    Parts(Vec<Part>),
+}
+
+/// A part of a text; one of another type has neither.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Part {
+    /// What the model says.
+    pub text: Option<String>,
+    /// What it thought.
+    pub thinking: Option<Content>,
+}
+
+impl Content {
+    fn said(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Text(text) => Some(Cow::from(text)),
+            Self::Parts(parts) => Some(parts.iter().filter_map(|part| part.text.as_deref()).collect()),
+        }
+        .filter(|text| !text.is_empty())
+    }
+
+    fn thought(&self) -> Option<Cow<'_, str>> {
+        let Self::Parts(parts) = self else { return None };
+        let thoughts: String = parts.iter().filter_map(|part| part.thinking.as_ref()?.said()).collect();
+        Some(Cow::from(thoughts)).filter(|text| !text.is_empty())
     }
 }
 

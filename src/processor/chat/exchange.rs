@@ -188,12 +188,12 @@ impl<'a, A: Audience> Exchange<'a, A> {
         if let Some(text) = choice.delta.or(choice.message) {
             if let Some(thought) = text.thought() {
                 self.is_writing = true;
-                self.audience.written("reasoning", thought).await?;
+                self.audience.written("reasoning", &thought).await?;
             }
             if let Some(said) = text.said() {
                 self.is_writing = true;
-                self.keep(said);
-                self.audience.written("", said).await?;
+                self.keep(&said);
+                self.audience.written("", &said).await?;
             }
         }
         if let Some(finish) = choice.finish_reason.filter(|finish| !finish.is_empty()) {

@@ -128,7 +128,7 @@ const ANSWERS: &[(&str, &str, &str, &str)] = &[
     ("llmock-malformed", "MALFORMED_ANSWER", "gpt-4o-mini mock ", ""),
     ("llmock-truncated", "ANSWER_BROKEN", "gpt-4o-mini mock ", ""),
     ("many-lines", "completed", "one", ""),
-    ("mistral-parts", "MALFORMED_ANSWER", "", ""),
+    ("mistral-parts", "completed", "Voilà", "Eh bien"),
     ("mixed-ends", "completed", "ab", ""),
     ("named-error", "PROVIDER_UNAVAILABLE", "Some", ""),
     ("no-last-newline", "completed", "cut off", ""),
