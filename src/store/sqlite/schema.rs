@@ -89,7 +89,7 @@ const TABLES: &str = "
 #[derive(Debug)]
 pub struct Folder {
     database: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Folder {
@@ -107,7 +107,7 @@ impl Folder {
             Err(TryLockError::Error(error)) => return Err(failed(&error)),
         }
         let store = path.join("store");
-        let folder = Self { database: database(path), _lock: lock };
+        let folder = Self { database: database(path), lock };
         if !store.try_exists().map_err(|error| failed(&error))? {
             sync_above(path).map_err(|error| failed(&error))?;
             create_store(path, &store, keeper).map_err(|error| failed(&error))?;
@@ -161,6 +161,13 @@ impl Folder {
                 Some(format!("the store's folder cannot be flushed: {error}")),
             )
         })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // A program that is being started holds the file as well until it runs, and so the lock, unless that is given back.
+        let _ = self.lock.unlock();
     }
 }
 
@@ -229,4 +236,22 @@ fn create_store(parent: &Path, store: &Path, keeper: u64) -> Result<(), Box<dyn 
 /// Flushes the names in a folder.
 pub fn sync(folder: &Path) -> std::io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_free_again_though_a_program_that_is_being_started_has_its_files() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::open(place.path(), 1).unwrap();
+        // As a fork has it, until it runs something else.
+        let _inherited = folder.lock.try_clone().unwrap();
+        assert!(matches!(Folder::open(place.path(), 1), Err(OpenError::InUse(_))));
+
+        drop(folder);
+
+        Folder::open(place.path(), 1).unwrap();
+    }
 }
