@@ -99,8 +99,8 @@ impl Audience for Watchers<'_> {
             fraction,
             estimated: fraction.is_some(),
             stage: "Reading the prompt".to_owned(),
-            completed: reading.processed as i64,
-            total: Some(reading.total as i64),
+            completed: shown(reading.processed),
+            total: Some(shown(reading.total)),
             unit: "tokens".to_owned(),
             ..Default::default()
         })
@@ -124,13 +124,13 @@ impl Audience for Watchers<'_> {
         }
         self.told = Some(Instant::now());
         let read = self.reading.map_or(0, |reading| reading.total);
-        let fraction = self.cap.map(|cap| share(read + self.pieces, read.saturating_add(cap)));
+        let fraction = self.cap.map(|cap| share(read.saturating_add(self.pieces), read.saturating_add(cap)));
         self.context.progress(Progress {
             fraction,
             estimated: true,
             stage: "Writing".to_owned(),
-            completed: self.pieces as i64,
-            total: self.cap.map(|cap| cap as i64),
+            completed: shown(self.pieces),
+            total: self.cap.map(shown),
             unit: "tokens".to_owned(),
             ..Default::default()
         })
@@ -138,5 +138,10 @@ impl Audience for Watchers<'_> {
 }
 
 fn share(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+    if whole == 0 { 0.0 } else { (part as f64 / whole as f64).min(1.0) }
+}
+
+/// A count of tokens as progress has it; a provider may name any.
+fn shown(tokens: u64) -> i64 {
+    tokens.try_into().unwrap_or(i64::MAX)
 }

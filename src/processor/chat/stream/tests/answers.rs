@@ -100,6 +100,14 @@ fn end(said: &[Said]) -> (String, String) {
     }
 }
 
+/// Progress that no watcher could be shown.
+fn is_absurd(said: &Said) -> bool {
+    let Said::Progress(progress) = said else { return false };
+    progress.completed < 0
+        || progress.total.is_some_and(|total| total < 0)
+        || progress.fraction.is_some_and(|fraction| !(0.0..=1.0).contains(&fraction))
+}
+
 /// Why the model ended an answer, as far as these events say it.
 fn finish(events: &[Bytes]) -> Option<String> {
     let events = events.iter().take_while(|event| &event[..] != b"[DONE]");
@@ -110,6 +118,7 @@ fn finish(events: &[Bytes]) -> Option<String> {
 
 /// What becomes of the stream of each name, with what the model says and thinks.
 const ANSWERS: &[(&str, &str, &str, &str)] = &[
+    ("absurd-counts", "completed", "This", ""),
     ("anthropic", "completed", "Hello", ""),
     ("azure", "CONTENT_FILTERED", "Yes", ""),
     ("byte-order-mark", "completed", "marked", ""),
@@ -183,6 +192,7 @@ async fn no_answer_is_a_success_without_a_reason_and_none_harms_the_handler() {
         assert_eq!(output(&said, ""), output(&again, ""), "{told}");
         assert_eq!(output(&said, "reasoning"), output(&again, "reasoning"), "{told}");
         assert!(how != "PANIC", "{told}: {what}");
+        assert!(!said.iter().any(is_absurd), "{told}: {said:?}");
         if how == "completed" {
             let events =
                 if kind == "application/json" { vec![bytes.into()] } else { plain::read(&bytes).events };
