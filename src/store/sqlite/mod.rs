@@ -2,7 +2,6 @@
 
 mod audit;
 mod backup;
-mod checkpoint;
 mod claim;
 mod counters;
 mod forget;
@@ -15,12 +14,12 @@ mod room;
 mod rows;
 mod schema;
 mod sweep;
+mod wal_checkpoint;
 mod writer;
 
 use super::{Count, Error, EventLimit, Listed, OpenError, Operation, Outcome, Page, Parts, Rank, Store};
 use crate::job::{Event, Filter, Job, JobId, Keeper, Sequence, Snapshot, Timestamp};
 pub use backup::{BackedUp, back_up};
-use checkpoint::Checkpointer;
 use parking_lot::Mutex;
 use reader::Readers;
 use room::Room;
@@ -30,6 +29,7 @@ use schema::Folder;
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use wal_checkpoint::WalCheckpointer;
 use writer::Writer;
 
 /// What is set for a store when it is opened.
@@ -55,7 +55,7 @@ pub struct SqliteStore {
     // database; nobody writes or checkpoints any more when the lock is given back.
     readers: Readers,
     writer: Mutex<Option<Writer>>,
-    checkpointer: Checkpointer,
+    wal: WalCheckpointer,
     keeper: Keeper,
     room: Room,
     flushed: Flushed,
@@ -80,11 +80,11 @@ impl SqliteStore {
         };
         let opened = Folder::open(folder, settings.keeper)?;
         let readers = Readers::open(&opened, settings.readers.max(1)).map_err(|e| failed(e.into()))?;
-        let checkpointer = Checkpointer::start(&opened).map_err(|e| failed(e.into()))?;
+        let wal = WalCheckpointer::start(&opened).map_err(|e| failed(e.into()))?;
         let keeper = readers.keeper().map_err(failed)?;
         let store = Self {
             writer: Mutex::new(None),
-            checkpointer,
+            wal,
             readers,
             keeper,
             room: Room {
@@ -119,7 +119,7 @@ impl SqliteStore {
         let connection = self.folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let mut writer = Writer::open(connection, self.keeper, self.room.clone(), has_failed)?;
         // Not before: to turn automatic checkpoints off, as it does, takes any hook away.
-        self.checkpointer.watch(&mut writer.connection)?;
+        self.wal.watch(&mut writer.connection)?;
         self.folder.sync()?;
         Ok(writer)
     }
@@ -142,7 +142,7 @@ impl Store for SqliteStore {
             (self.flushed.0)(began.elapsed());
         }
         committed?;
-        self.checkpointer.after_commit(&writer.connection);
+        self.wal.after_commit(&writer.connection);
         *place = Some(writer);
         Ok(outcomes)
     }

@@ -17,7 +17,7 @@ const PAGES_MAX: u32 = 32_000;
 
 /// A thread with a connection of its own.
 #[derive(Debug)]
-pub struct Checkpointer {
+pub struct WalCheckpointer {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -36,12 +36,12 @@ struct Wanted {
     stop: bool,
 }
 
-impl Checkpointer {
+impl WalCheckpointer {
     /// Starts the thread.
     pub fn start(folder: &Folder) -> rusqlite::Result<Self> {
         let connection = folder.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let shared = Arc::new(Shared::default());
-        let thread = std::thread::Builder::new().name("checkpoint".into()).spawn({
+        let thread = std::thread::Builder::new().name("wal-checkpoint".into()).spawn({
             let shared = Arc::clone(&shared);
             move || shared.run(&connection)
         });
@@ -94,7 +94,7 @@ impl Shared {
     }
 }
 
-impl Drop for Checkpointer {
+impl Drop for WalCheckpointer {
     fn drop(&mut self) {
         self.shared.wanted.lock().stop = true;
         self.shared.changed.notify_one();
