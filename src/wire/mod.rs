@@ -1,6 +1,7 @@
 //! Between the contract and `job`: what a request asks for, how a job is shown, and the one table of errors.
 
 pub mod canonical;
+mod check;
 pub mod filter;
 pub mod json;
 pub mod lease;
