@@ -2,7 +2,8 @@
 //!
 //! Records have a CRC of their own. One that is damaged is no business of this: it is told to whoever asks for that job.
 
-use super::rows::{self, ReadError};
+use super::load::{self, ReadError};
+use super::rows;
 use crate::job::State;
 use rusqlite::{Connection, OptionalExtension};
 
@@ -72,11 +73,11 @@ pub fn look_through(connection: &Connection) -> Result<Option<String>, ReadError
 
 /// What of a job contradicts its record.
 fn contradiction(connection: &Connection, ordinal: i64) -> Result<Option<&'static str>, ReadError> {
-    let Some(job) = rows::load(connection, ordinal)? else { return Ok(None) };
+    let Some(job) = load::job(connection, ordinal)? else { return Ok(None) };
     if job.id.ordinal() != ordinal {
         return Ok(Some("a job lies in another's place"));
     }
-    let carried = rows::load_carried(connection, ordinal)?;
+    let carried = load::carried(connection, ordinal)?;
     let count = |sql: &str| connection.prepare_cached(sql)?.query_row([ordinal], |row| row.get::<_, i64>(0));
     if !rows::is_placed(connection, &job)? {
         return Ok(Some("what stands beside a job's record does not follow from it"));

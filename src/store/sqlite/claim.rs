@@ -2,7 +2,8 @@
 //!
 //! The queue is a part of the index `shelf`: what a claim costs does not depend on how many jobs are in it.
 
-use super::rows::{self, ReadError};
+use super::load::{self, ReadError};
+use super::rows;
 use super::writer::Writer;
 use crate::job::{Command, Snapshot, Timestamp};
 use crate::store::{Claim, Claimed, Dealt, Rank};
@@ -62,8 +63,8 @@ pub fn claim(writer: &mut Writer, claim: Claim, now: Timestamp) -> Result<Dealt,
 
 /// A ready job with all that its worker needs, and the data of its checkpoint.
 fn load(connection: &Connection, ordinal: i64) -> Result<Option<(Snapshot, Bytes)>, ReadError> {
-    let Some(snapshot) = rows::load_assignment(connection, ordinal)? else { return Ok(None) };
-    let checkpoint = rows::load_checkpoint(connection, &snapshot.job)?;
+    let Some(snapshot) = load::assignment(connection, ordinal)? else { return Ok(None) };
+    let checkpoint = load::checkpoint(connection, &snapshot.job)?;
     Ok(Some((snapshot, checkpoint)))
 }
 

@@ -3,7 +3,8 @@
 //! A step takes little time, however much belongs to a job: a history that is too long for one step, and a request id that
 //! must outlive its job, are noted as left and go later.
 
-use super::rows::{self, ReadError};
+use super::load::{self, ReadError};
+use super::rows;
 use super::writer::Writer;
 use crate::job::{Job, JobId, Timestamp};
 use crate::store::{Forgotten, Pruned, REQUEST_IDS_KEPT, Rejection, is_remembered};
@@ -51,7 +52,7 @@ pub fn prune(writer: &mut Writer, limit: usize, now: Timestamp) -> Result<Pruned
         .collect::<rusqlite::Result<_>>()?;
     let mut done = over.len();
     for ordinal in over {
-        let forgotten = match rows::load(&writer.connection, ordinal) {
+        let forgotten = match load::job(&writer.connection, ordinal) {
             Ok(Some(job)) => forget(writer, job, now),
             Ok(None) => continue,
             Err(error) => Err(error),
@@ -78,7 +79,7 @@ pub fn prune(writer: &mut Writer, limit: usize, now: Timestamp) -> Result<Pruned
 /// Deletes all of a job that may go now.
 fn forget(writer: &mut Writer, job: Job, now: Timestamp) -> Result<Forgotten, ReadError> {
     let ordinal = job.id.ordinal();
-    let carried = rows::load_carried(&writer.connection, ordinal)?;
+    let carried = load::carried(&writer.connection, ordinal)?;
     rows::delete(&writer.connection, &job, &carried.labels)?;
     let history_is_short =
         job.sequence() <= SHORT_HISTORY_EVENTS && job.emitted.history_bytes <= SHORT_HISTORY_BYTES;

@@ -4,7 +4,8 @@
 //! list is their intersection, found by letting each in turn say how far down the next candidate is (the zigzag merge
 //! join of Google's Datastore: Barrett, "Under the covers of the App Engine Datastore", Google I/O 2008).
 
-use super::rows::{self, ReadError, place};
+use super::load::{self, ReadError};
+use super::rows::{self, place};
 use crate::job::{Filter, JobId, State};
 use crate::store::{Count, Listed, Page, Parts, size};
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
@@ -45,7 +46,7 @@ pub fn list(
         }
         before = candidate.ordinal;
         steps += 1;
-        let snapshot = match rows::load_snapshot(&moment, candidate.ordinal, parts) {
+        let snapshot = match load::snapshot(&moment, candidate.ordinal, parts) {
             Ok(Some(snapshot)) => snapshot,
             Ok(None) => continue,
             Err(ReadError::Damaged(error)) => {

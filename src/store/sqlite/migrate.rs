@@ -1,6 +1,7 @@
 //! Brings a store of an earlier version to the present one, in one transaction: it is of one version or the other.
 
-use super::rows::{self, ReadError};
+use super::load::{self, ReadError};
+use super::rows;
 use super::schema::VERSION;
 use rusqlite::{Connection, OptionalExtension};
 
@@ -36,7 +37,7 @@ fn from_version_1(moment: &Connection, tables: &str) -> Result<(), ReadError> {
             .optional()?;
         let Some(ordinal) = next else { break };
         last = next;
-        match (rows::load(moment, ordinal), rows::load_carried(moment, ordinal)) {
+        match (load::job(moment, ordinal), load::carried(moment, ordinal)) {
             (Ok(Some(job)), Ok(carried)) => rows::place_anew(moment, &job, &carried.labels)?,
             (Err(ReadError::Sqlite(error)), _) | (_, Err(ReadError::Sqlite(error))) => {
                 return Err(error.into());

@@ -1,6 +1,6 @@
 //! The connections that read. They see what is committed and wait for no writer.
 
-use super::rows::{self, ReadError};
+use super::load::{self, ReadError};
 use super::schema::Folder;
 use super::{claim, list};
 use crate::job::{Body, Event, Filter, Job, JobId, Keeper, Sequence, Snapshot, State};
@@ -47,7 +47,7 @@ impl Readers {
         let connection = self.connection();
         let mut found = Vec::with_capacity(ids.len());
         for id in ids {
-            let snapshot = rows::load_snapshot(&connection, id.ordinal(), parts)?;
+            let snapshot = load::snapshot(&connection, id.ordinal(), parts)?;
             found.push(snapshot.filter(|snapshot| snapshot.job.id == *id));
         }
         Ok(found)
@@ -89,7 +89,7 @@ impl Readers {
             let Some(last) = ordinals.last() else { break };
             after = *last;
             for ordinal in ordinals {
-                match rows::load(&connection, ordinal) {
+                match load::job(&connection, ordinal) {
                     Ok(Some(job)) if job.lease.as_ref().is_some_and(|lease| lease.keeper == keeper) => {
                         held.push(job);
                     }
@@ -112,7 +112,7 @@ fn history(
 ) -> Result<Vec<Event>, ReadError> {
     let ordinal = id.ordinal();
     // The first event follows from the row, and whether there is a job of this id at all as well.
-    let job = match rows::load(connection, ordinal)? {
+    let job = match load::job(connection, ordinal)? {
         Some(job) if job.id == id => job,
         _ => return Ok(Vec::new()),
     };
@@ -135,7 +135,7 @@ fn history(
         if let Body::StateChanged(change) = &mut event.body
             && change.state == State::Succeeded
         {
-            change.result = rows::load_result(connection, ordinal)?;
+            change.result = load::result(connection, ordinal)?;
             bytes += change.result.as_ref().map_or(0, |result| result.len());
         }
         if bytes > limit.bytes && !events.is_empty() {

@@ -4,7 +4,8 @@
 //! kept in memory until there are many, which then go into the index in sorted portions, many to a page: a
 //! log-structured merge of two levels. Memory and the time to open are bounded by [`RECENT_MAX`].
 
-use super::rows::{self, ReadError};
+use super::load::{self, ReadError};
+use super::rows;
 use crate::job::{JobId, RequestKey, Timestamp};
 use crate::store::is_remembered;
 use crate::store::record::{self, Position};
@@ -194,8 +195,8 @@ impl Requests {
 
 /// The hash of the request id that a job has by its own account, if it has one and can be read.
 fn name_of(connection: &Connection, ordinal: i64) -> Option<i64> {
-    let job = rows::load(connection, ordinal).ok()??;
-    let request_id = rows::load_carried(connection, ordinal).ok()?.request_id?;
+    let job = load::job(connection, ordinal).ok()??;
+    let request_id = load::carried(connection, ordinal).ok()?.request_id?;
     Some(rows::hash(&[&job.tenant, &request_id]))
 }
 

@@ -1,6 +1,7 @@
 //! What is due, and the places of concurrency keys.
 
-use super::rows::{self, ReadError};
+use super::load::{self, ReadError};
+use super::rows;
 use super::writer::Writer;
 use crate::job::{Command, Timestamp, Transition};
 use crate::store::{Swept, jitter};
@@ -21,7 +22,7 @@ pub fn sweep(writer: &mut Writer, limit: usize, chance: u64, now: Timestamp) -> 
         .query_map([now.as_micros(), limit as i64], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     for ordinal in due {
-        let job = match rows::load(&writer.connection, ordinal) {
+        let job = match load::job(&writer.connection, ordinal) {
             Ok(Some(job)) => job,
             Ok(None) => continue,
             Err(ReadError::Damaged(error)) => {
@@ -67,7 +68,7 @@ fn grant(
             if transitions.len() >= limit {
                 return Ok(());
             }
-            let job = match rows::load(&writer.connection, ordinal) {
+            let job = match load::job(&writer.connection, ordinal) {
                 Ok(Some(job)) => job,
                 Ok(None) => break,
                 Err(ReadError::Damaged(error)) => {

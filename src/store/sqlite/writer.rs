@@ -4,9 +4,10 @@
 //! undone in memory.
 
 use super::counters::Counters;
+use super::load::{self, ReadError};
 use super::requests::{Known, Requests, is_kept};
 use super::room::Room;
-use super::rows::{self, ReadError};
+use super::rows;
 use super::schema::BUSY_TIMEOUT;
 use super::{claim, forget, sweep};
 use crate::job::{
@@ -213,7 +214,7 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
-        let snapshot = match rows::load_snapshot(&self.connection, retry.job.ordinal(), Parts::FULL) {
+        let snapshot = match load::snapshot(&self.connection, retry.job.ordinal(), Parts::FULL) {
             Ok(Some(snapshot)) if snapshot.job.id == retry.job && snapshot.job.tenant == *tenant => snapshot,
             Ok(_) => return Ok(Err(Rejection::NotFound)),
             Err(ReadError::Damaged(error)) => return Ok(Err(Rejection::Damaged(error.to_string()))),
@@ -225,8 +226,7 @@ impl Writer {
         let spec = Spec::again(&snapshot, retry.request.clone(), retry.trace.clone());
         let output = retry.output.as_ref();
         let output = output.filter(|output| snapshot.job.checkpoint() == Some(output.len() as u64));
-        let kept = match output.map(|output| (output, rows::load_checkpoint(&self.connection, &snapshot.job)))
-        {
+        let kept = match output.map(|output| (output, load::checkpoint(&self.connection, &snapshot.job))) {
             None => None,
             Some((output, Ok(checkpoint))) => Some((output.clone(), checkpoint)),
             Some((_, Err(ReadError::Damaged(error)))) => {
@@ -294,7 +294,7 @@ impl Writer {
 
     /// The job with this id; a damaged row concerns whoever asked for it, not the batch.
     pub(super) fn load(&self, id: JobId) -> Result<Option<Result<Job, Rejection>>, ReadError> {
-        match rows::load(&self.connection, id.ordinal()) {
+        match load::job(&self.connection, id.ordinal()) {
             Ok(job) => Ok(job.filter(|job| job.id == id).map(Ok)),
             Err(ReadError::Damaged(error)) => Ok(Some(Err(Rejection::Damaged(error.to_string())))),
             Err(error) => Err(error),
@@ -352,7 +352,7 @@ impl Writer {
 
     /// The latest-wins part that is kept of a job's attempt; nothing where that is damaged.
     pub(super) fn live(&self, job: &Job) -> Result<Live, ReadError> {
-        match rows::load_live(&self.connection, job) {
+        match load::live(&self.connection, job) {
             Err(ReadError::Damaged(_)) => Ok(Live::default()),
             other => other,
         }
@@ -385,7 +385,7 @@ fn last_ticket(connection: &Connection) -> Result<(i64, Timestamp), ReadError> {
     let forgotten = forget::last_forgotten(connection)?;
     match kept {
         Some(kept) if forgotten.is_none_or(|(forgotten, _)| forgotten < kept) => {
-            let time = match rows::load(connection, kept) {
+            let time = match load::job(connection, kept) {
                 Ok(job) => job.map(|job| job.create_time),
                 Err(ReadError::Damaged(_)) => None,
                 Err(error) => return Err(error),
