@@ -253,10 +253,16 @@ def run(binary, place):
     subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", shim, HERE / "shift.c"], check=True)
     worlds = [World(binary, shim, place, "live"), World(binary, shim, place, "over restarts")]
     mutant = World(binary, shim, place, "mutant", mutant=True)
-    with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        deeds = [pool.submit(deed, world) for deed, world in [(live, worlds[0]), (over_restarts, worlds[1]), (live, mutant)]]
-        caught = deeds.pop().exception()
-        jobs = [deed.result() for deed in deeds]
+    try:
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            deeds = [pool.submit(deed, world) for deed, world in [(live, worlds[0]), (over_restarts, worlds[1]), (live, mutant)]]
+            caught = deeds.pop().exception()
+            jobs = [deed.result() for deed in deeds]
+    finally:
+        # The mutant's world does not come to its end.
+        for world in [*worlds, mutant]:
+            if world.server:
+                world.server.kill()
     demand(isinstance(caught, (Violation, grpc.RpcError)), "the mutant was not caught:", repr(caught))
     print(f"crash: mutant caught, the monotonic clock jumps: {caught}")
     came = sum(world.came for world in worlds)
