@@ -99,7 +99,7 @@ pub struct Choice {
 #[serde(default)]
 pub struct Text {
     /// The answer.
-    pub content: Option<Content>,
+    pub content: Option<Content<Part>>,
     /// What the model thought before it, as one half of the servers calls it.
     pub reasoning_content: Option<String>,
     /// The same, as the other half does; some put more than a text there.
@@ -119,42 +119,57 @@ impl Text {
     /// What it says.
     pub fn said(&self) -> Option<Cow<'_, str>> {
         let refusal = || self.refusal.as_deref().filter(|text| !text.is_empty());
-        self.content.as_ref().and_then(Content::said).or_else(|| refusal().map(Cow::from))
+        self.content.as_ref().and_then(Content::<Part>::said).or_else(|| refusal().map(Cow::from))
     }
 }
 
 /// A text, or what it is put together from, as Mistral's reasoning models have it.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-pub enum Content {
+pub enum Content<P> {
     /// All of it.
     Text(String),
     /// One after the other.
-    Parts(Vec<Part>),
+    Parts(Vec<P>),
 }
 
-/// A part of a text; one of another type has neither.
+/// A part of an answer; one of another type has neither.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Part {
     /// What the model says.
     pub text: Option<String>,
-    /// What it thought.
-    pub thinking: Option<Content>,
+    /// What it thought. Its parts have none of their own: a copy is made of all that may have some.
+    pub thinking: Option<Content<Words>>,
 }
 
-impl Content {
-    fn said(&self) -> Option<Cow<'_, str>> {
+/// A part of a thought.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Words {
+    /// What it says.
+    pub text: Option<String>,
+}
+
+impl<P> Content<P> {
+    /// All of it, where each part says this.
+    fn text(&self, of: impl Fn(&P) -> Option<&str>) -> Cow<'_, str> {
         match self {
-            Self::Text(text) => Some(Cow::from(text)),
-            Self::Parts(parts) => Some(parts.iter().filter_map(|part| part.text.as_deref()).collect()),
+            Self::Text(text) => Cow::from(text),
+            Self::Parts(parts) => parts.iter().filter_map(of).collect(),
         }
-        .filter(|text| !text.is_empty())
+    }
+}
+
+impl Content<Part> {
+    fn said(&self) -> Option<Cow<'_, str>> {
+        Some(self.text(|part| part.text.as_deref())).filter(|text| !text.is_empty())
     }
 
     fn thought(&self) -> Option<Cow<'_, str>> {
         let Self::Parts(parts) = self else { return None };
-        let thoughts: String = parts.iter().filter_map(|part| part.thinking.as_ref()?.said()).collect();
+        let thoughts = parts.iter().filter_map(|part| part.thinking.as_ref());
+        let thoughts: String = thoughts.map(|thought| thought.text(|words| words.text.as_deref())).collect();
         Some(Cow::from(thoughts)).filter(|text| !text.is_empty())
     }
 }

@@ -138,7 +138,7 @@ impl Audience for Watchers<'_> {
 }
 
 fn share(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { (part as f64 / whole as f64).min(1.0) }
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
 /// A count of tokens as progress has it; a provider may name any.
