@@ -37,7 +37,7 @@ pub struct WatchJobsOptions {
 pub enum JobsMessage {
     /// A job that matches.
     Job(Box<Snapshot>),
-    /// A job that matched and does not any more.
+    /// A job that matched and does not any more. Told at least once: what is read for one change may be newer than the next.
     Departed(Box<Snapshot>),
     /// A job that matched is no more.
     Forgotten(JobId),
